@@ -1,0 +1,83 @@
+"""The family of binary networks: 1-bit weights and activations."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from binarynets import networks
+from binarynets.layers import BinaryConv1d, BinaryConv2d, BinaryLinear, Sign, clip_latents_, latent_weights
+from binarynets.optimisers import Bop, assign
+from binarynets.signs import standard_form
+from compare.family import Family
+from compare.params import Params, sign
+from compare.symmetry.graph import Graph
+from compare.symmetry.rules import Site, Stream, linear_map, step
+from compare.training import Optimiser, Recipe, TrainingSettings
+
+_SETTINGS = TrainingSettings(epochs=20, batch=100, optimiser="adam", learning_rate=3e-3)
+
+
+def _binarised_map(site: Site, stream: Stream) -> Stream:
+    weight = site.operation.binary_weight().detach()
+    if not torch.equal(weight, sign(site.operation.weight)):
+        site.refuse("its quantiser gives other weights than +1 and -1 by sign, whose symmetries are not supported yet")
+    return linear_map(binarised=True)(site, stream)
+
+
+def _sign_activation(site: Site, stream: Stream) -> Stream:
+    probe = torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0])
+    if not torch.equal(site.operation(probe), sign(probe)):
+        site.refuse("its quantiser gives other values than +1 and -1 by sign, whose symmetries are not supported yet")
+    return step(site, stream)
+
+
+def effective(graph: Graph, params: Params) -> Params:
+    """The parameters the network computes with: latent weights replaced by their signs, the rest as it is.
+
+    Args:
+        graph: The network's symmetries, which say which weights are latent.
+        params: Parameters and buffers by name.
+
+    Returns:
+        New tensors.
+    """
+    return {name: sign(tensor) if name in graph.binarised else tensor.clone() for name, tensor in params.items()}
+
+
+def optimiser(model: nn.Module, settings: TrainingSettings) -> Optimiser:
+    """Adam or SGD on all parameters, or Bop on binarised weights beside Adam on the rest.
+
+    Args:
+        model: What is trained.
+        settings: Which optimiser, learning rate and weight decay (which reaches no latent weight: it would only shrink
+            them, and their size has no effect).
+
+    Returns:
+        The optimiser; Bop's part has no learning rate.
+    """
+    latents = latent_weights(model)
+    rate = settings.learning_rate
+    if settings.optimiser == "bop":
+        adam = partial(torch.optim.Adam, lr=rate)
+        return assign(model, (latents, Bop), (lambda name: name not in latents, adam))
+    rest = [parameter for name, parameter in model.named_parameters() if name not in latents]
+    groups: list[dict[str, Any]] = [
+        {"params": list(latents.values())},
+        {"params": rest, "weight_decay": settings.weight_decay},
+    ]
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True)
+    return torch.optim.Adam(groups, lr=rate)
+
+
+FAMILY = Family(
+    name="binary",
+    title="binary (1-bit weights and activations)",
+    rules={**dict.fromkeys((BinaryLinear, BinaryConv1d, BinaryConv2d), _binarised_map), Sign: _sign_activation},
+    standard_form=standard_form,
+    effective=effective,
+    networks={"mlp": networks.mlp, "vgg": networks.vgg, "resnet": networks.resnet},
+    recipe=Recipe(settings=_SETTINGS, optimiser=optimiser, after_step=clip_latents_, latents=latent_weights),
+)

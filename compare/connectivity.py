@@ -1,0 +1,267 @@
+"""The experiment: a family and two networks in, a record out."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from compare.data import Data, Split
+from compare.errors import CompareError
+from compare.evaluation import error_curves
+from compare.evaluation.statistics import has_statistics
+from compare.family import Family
+from compare.geometry import AntipodalError, barrier, distances, geodesic_path, linear_path
+from compare.params import Params, parameters
+from compare.runs import provenance, record
+from compare.runs.record import PathKind, Record, SplitName, Statistics, Treatment
+from compare.symmetry import Graph, Match, dead_units, match, random_element, standard_form, trace
+from compare.training import Trained
+
+POINTS = 25
+SAMPLES = 10_000
+
+_PATHS = {"linear": linear_path, "geodesic": geodesic_path}
+
+
+class ControlError(CompareError, ValueError):
+    """The untrained control cannot be made for this network."""
+
+
+def connect(
+    family: Family,
+    model: nn.Module,
+    a: Params,
+    b: Params,
+    data: Data,
+    *,
+    seed: int = 0,
+    points: int = POINTS,
+    samples: int = SAMPLES,
+    untrained: Params | None = None,
+    trained: tuple[Trained, Trained] | None = None,
+    configuration: Mapping[str, Any] | None = None,
+    command: str | None = None,
+    describe: str | None = None,
+) -> Record:
+    """Measure what lies between two networks: as trained, in standard form, and matched.
+
+    Each treatment is measured on the straight line, the last two on the geodesic as well, with normalisation statistics
+    interpolated and (where the network has any) re-estimated on training data, on both splits. Two null controls come
+    with it: ``a`` against a random symmetric copy of itself, and against an untrained network.
+
+    The standard form keeps outputs as they are (``invariant="loss"``), so that losses can be read.
+
+    Args:
+        family: The precision.
+        model: The network; its own parameters do not matter and are not changed.
+        a: Parameters and buffers of the first network.
+        b: Of the second; it is moved onto the first.
+        data: Data set to measure on.
+        seed: Seed of the matching, of the symmetric copy and of the untrained network.
+        points: Networks on each path, ends included, equally spaced.
+        samples: At most so many samples of each split are measured, a fixed seeded choice.
+        untrained: Parameters of the untrained control; without them those that ``reset_parameters`` of the model's
+            modules draws.
+        trained: How the two were trained, for the record.
+        configuration: Everything else that led to the networks, for the record.
+        command: The command line, for the record.
+        describe: Text before the progress line; None shows none.
+
+    Returns:
+        The record.
+
+    Raises:
+        ParameterError: If parameters do not fit the network, or hold NaN or infinity.
+        SymmetryError: If the network cannot be traced.
+        ControlError: If there is no way to make the untrained control.
+        ValueError: If ``points`` or ``samples`` is too small.
+    """
+    if points < 2 or samples < 2:
+        raise ValueError(f"expected at least 2 points and 2 samples, got {points} and {samples}")
+    graph = trace(model, data.train.x[:16], family)
+    graph.check(a, "a")
+    graph.check(b, "b")
+    fresh = untrained if untrained is not None else _untrained(model, seed)
+    splits: dict[SplitName, Split] = {"train": data.train.subset(samples), "test": data.test.subset(samples)}
+    bench = _Bench(graph, model, splits, tuple(i / (points - 1) for i in range(points)), describe)
+    pair = _treated(graph, a, b, seed)
+    notes = [*graph.notes, *_dead_notes(graph, pair)]
+    curves = tuple(bench.curves(pair, notes))
+    copied = random_element(graph, torch.Generator().manual_seed(seed)).apply(a)
+    return Record(
+        precision=family.name,
+        title=family.title,
+        model=_description(model),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        data=_data(data, splits),
+        seed=seed,
+        networks=_networks(curves, trained),
+        match=_match(pair.match),
+        distances=pair.distances(graph),
+        curves=curves,
+        controls=(
+            _control("symmetric copy", bench, _treated(graph, a, copied, seed), notes),
+            _control("untrained", bench, _treated(graph, a, fresh, seed), notes),
+        ),
+        notes=tuple(dict.fromkeys(notes)),
+        configuration=dict(configuration) if configuration is not None else None,
+        provenance=provenance(threads=torch.get_num_threads(), command=command),
+    )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two networks under each treatment."""
+
+    ends: Mapping[Treatment, tuple[Params, Params]]
+    match: Match
+
+    def distances(self, graph: Graph) -> tuple[record.Distance, ...]:
+        return tuple(
+            record.Distance(treatment=treatment, **vars(distances(graph, a, b)))
+            for treatment, (a, b) in self.ends.items()
+        )
+
+
+def _treated(graph: Graph, a: Params, b: Params, seed: int) -> _Pair:
+    first, second = (standard_form(graph, params, invariant="loss") for params in (a, b))
+    matched = match(graph, first, second, seed=seed)
+    ends: dict[Treatment, tuple[Params, Params]] = {
+        "as trained": (a, b),
+        "standard form": (first, second),
+        "matched": (first, matched.params),
+    }
+    return _Pair(ends, matched)
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Everything a curve is measured with."""
+
+    graph: Graph
+    model: nn.Module
+    splits: dict[SplitName, Split]
+    ts: Sequence[float]
+    describe: str | None
+
+    def curves(self, pair: _Pair, notes: list[str]) -> Iterator[record.Curve]:
+        """All curves of a pair; a geodesic that is not determined is left out, with a note."""
+        statistics: tuple[Statistics, ...] = (
+            ("interpolated", "re-estimated") if has_statistics(self.model) else ("interpolated",)
+        )
+        for treatment, ends in pair.ends.items():
+            kinds: tuple[PathKind, ...] = ("linear",) if treatment == "as trained" else ("linear", "geodesic")
+            for kind in kinds:
+                for how in statistics:
+                    try:
+                        yield from self.measure(treatment, ends, kind, how)
+                    except AntipodalError as error:
+                        notes.append(f"no geodesic curve, {treatment}: {error}")
+
+    def measure(
+        self, treatment: Treatment, ends: tuple[Params, Params], kind: PathKind, statistics: Statistics
+    ) -> Iterator[record.Curve]:
+        """One path with one kind of statistics, on each split."""
+        path = _PATHS[kind](self.graph, *ends)
+        describe = self.describe and f"{self.describe}: {treatment}, {kind}, {statistics}"
+        found = error_curves(self.model, path, self.splits, self.ts, statistics=statistics, describe=describe)
+        for split, curve in found.items():
+            height = barrier(curve.ts, curve.errors)
+            yield record.Curve(
+                treatment=treatment,
+                path=kind,
+                statistics=statistics,
+                split=split,
+                samples=curve.samples,
+                ts=curve.ts,
+                errors=curve.errors,
+                losses=curve.losses,
+                barrier=height.height,
+                barrier_over_chord=height.over_chord,
+            )
+
+
+def _control(name: Any, bench: _Bench, pair: _Pair, notes: list[str]) -> record.Control:
+    curves: list[record.Curve] = []
+    treatments: tuple[Treatment, ...] = ("as trained", "matched")
+    for treatment in treatments:
+        curves += bench.measure(treatment, pair.ends[treatment], "linear", "interpolated")
+    return record.Control(name=name, distances=pair.distances(bench.graph), curves=tuple(curves))
+
+
+def _untrained(model: nn.Module, seed: int) -> Params:
+    """Fresh parameters from the modules' own ``reset_parameters``."""
+    fresh = copy.deepcopy(model)
+    owners = [module for module in fresh.modules() if list(module.parameters(recurse=False))]
+    stuck = [type(module).__name__ for module in owners if not hasattr(module, "reset_parameters")]
+    if stuck:
+        raise ControlError(
+            f"no untrained control: {', '.join(sorted(set(stuck)))} holds parameters and has no reset_parameters(). "
+            "Pass untrained=compare.parameters(a_fresh_model)"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in owners:
+            module.reset_parameters()  # type: ignore[operator]
+    return parameters(fresh)
+
+
+def _networks(
+    curves: Sequence[record.Curve], trained: tuple[Trained, Trained] | None
+) -> tuple[record.Network, record.Network]:
+    """The ends as the first curves measured them: the straight line as trained, statistics their own."""
+    own = {
+        curve.split: curve for curve in curves if curve.treatment == "as trained" and curve.statistics == "interpolated"
+    }
+    first, second = (
+        record.Network(
+            name=f"seed {trained[i].seed}" if trained else "ab"[i],
+            seed=trained[i].seed if trained else None,
+            errors={split: curve.errors[-i] for split, curve in own.items()},
+            losses={split: curve.losses[-i] for split, curve in own.items()},
+            history=trained[i].history if trained else (),
+        )
+        for i in (0, 1)
+    )
+    return first, second
+
+
+def _match(found: Match) -> record.Match:
+    starts = {f"{number} {name}": value for number, (name, value) in enumerate(found.starts, 1)}
+    return record.Match(
+        objective=found.objective,
+        bound=found.bound,
+        starts=starts,
+        sweeps=found.sweeps,
+        converged=found.converged,
+        seconds=found.seconds,
+    )
+
+
+def _data(data: Data, splits: Mapping[SplitName, Split]) -> record.Data:
+    return record.Data(
+        name=data.name,
+        classes=data.classes,
+        train=len(data.train),
+        test=len(data.test),
+        evaluated={name: len(split) for name, split in splits.items()},
+        calibration=len(data.train.calibration),
+    )
+
+
+def _dead_notes(graph: Graph, pair: _Pair) -> Iterator[str]:
+    for name, params in zip("ab", pair.ends["standard form"], strict=True):
+        for layer, count in dead_units(graph, params).items():
+            if count:
+                yield f"{layer}: {count} dead units in network {name} (all weights or the gain 0), left as they are"
+
+
+def _description(model: nn.Module) -> str:
+    """The shape without the precision, so that counterparts carry the same text, as ``1 - 32 (3x3) - 10``."""
+    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    kernels = ["x".join(map(str, weight.shape[2:])) for weight in weights]
+    outputs = [f"{len(w)} ({kernel})" if kernel else str(len(w)) for w, kernel in zip(weights, kernels, strict=True)]
+    return " - ".join([str(weights[0].shape[1]), *outputs])

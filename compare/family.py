@@ -1,0 +1,64 @@
+"""A family: what a precision supplies. ``compare`` knows no precision; they are found through entry points."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from compare.errors import CompareError
+from compare.params import Params
+from compare.precisions import installed
+from compare.symmetry.graph import Graph, StandardForm
+from compare.symmetry.rules import Rule
+from compare.training import Recipe
+
+
+class PrecisionError(CompareError, ValueError):
+    """A precision that is not installed, or an entry point that gives no family."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a precision supplies.
+
+    Attributes:
+        name: Short name, as on the command line.
+        title: One line for reports.
+        rules: Tracing rules for its own layers, by exact module type; they decide the diagonal group of each block.
+        standard_form: Its standard form, called through ``compare.standard_form``.
+        effective: ``(graph, params) -> params``: latent weights replaced by those the network uses.
+        networks: Constructors by name (``mlp``, ``vgg``, ``resnet``), the same shapes in every precision.
+        recipe: Its training.
+    """
+
+    name: str
+    title: str
+    rules: Mapping[type[nn.Module], Rule]
+    standard_form: StandardForm
+    effective: Callable[[Graph, Params], Params]
+    networks: Mapping[str, Callable[..., nn.Module]]
+    recipe: Recipe
+
+
+def families(names: tuple[str, ...] | None = None) -> dict[str, Family]:
+    """Import the families of the precisions named, or of all that are installed.
+
+    Args:
+        names: Precisions, or None for all.
+
+    Returns:
+        Families by name, in the order asked for.
+
+    Raises:
+        PrecisionError: For a name that is not installed (the message lists those that are), or no family behind it.
+    """
+    found = installed()
+    loaded = {}
+    for name in found if names is None else names:
+        if name not in found:
+            raise PrecisionError(f"unknown precision {name!r}: installed are {', '.join(found) or 'none'}")
+        family = found[name].load()
+        if not isinstance(family, Family):
+            raise PrecisionError(f"the entry point {found[name].value} of precision {name!r} gives no compare.Family")
+        loaded[name] = family
+    return loaded

@@ -1,0 +1,71 @@
+"""Where numbers come from: code revision, package versions, machine, command."""
+
+import datetime
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from compare.runs.record import Provenance
+
+PACKAGES = ("binarynets", "torch", "numpy", "scipy", "safetensors", "scikit-learn", "pydantic")
+
+
+def provenance(*, threads: int, command: str | None = None) -> Provenance:
+    """Describe this process: enough to run it again elsewhere.
+
+    Args:
+        threads: Threads that torch uses.
+        command: The command line, without paths of this machine; None for calls from Python.
+
+    Returns:
+        Time (UTC), revision of the code, versions.
+    """
+    return Provenance(
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        revision=revision(),
+        command=command,
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        threads=threads,
+        packages={name: _version(name) for name in PACKAGES},
+    )
+
+
+def revision() -> str:
+    """The commit of the code, with ``+changes`` where the working tree differs; the version where it is no checkout."""
+    here = Path(__file__).resolve().parents[2]
+    try:
+        commit = _git(here, "rev-parse", "HEAD")
+        changed = _git(here, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return f"binarynets {_version('binarynets')}, not a checkout"
+    return commit + ("+changes" if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    # The arguments are fixed words; git is looked up on the caller's own PATH.
+    done = subprocess.run(  # noqa: S603
+        ["git", "-C", str(folder), *arguments],  # noqa: S607
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+        env=environment,
+    )
+    return done.stdout.strip()
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def command_line() -> str:
+    """The command as typed, the program by its name alone."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -1,0 +1,232 @@
+"""Records: what was measured between two networks of one precision, as JSON with a schema version."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from compare.errors import CompareError
+from compare.runs.files import write_text
+
+SCHEMA_VERSION = 1
+
+Treatment = Literal["as trained", "standard form", "matched"]
+PathKind = Literal["linear", "geodesic"]
+Statistics = Literal["interpolated", "re-estimated"]
+SplitName = Literal["train", "test"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class RecordError(CompareError, ValueError):
+    """A file that is not a record this version can read."""
+
+
+class Part(BaseModel):
+    """A frozen part of a record: unknown fields, NaN and infinity are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Epoch(Part):
+    """One epoch of training.
+
+    ``train_loss`` and ``train_error`` are running means over the epoch's own batches (nats; fraction misclassified);
+    ``test_error`` is a fraction over the whole test split; ``flip_ratio`` is the mean over the epoch's steps of the
+    fraction of binary weights whose sign changed in the step; ``seconds`` is wall time.
+    """
+
+    epoch: int
+    train_loss: float
+    train_error: Fraction
+    test_error: Fraction
+    learning_rate: float
+    flip_ratio: Fraction | None = None
+    seconds: float
+
+
+class Network(Part):
+    """One end of the path: errors (fractions) and losses (nats) on the evaluated samples, and how it was trained."""
+
+    name: str
+    seed: int | None = None
+    errors: dict[SplitName, Fraction]
+    losses: dict[SplitName, float]
+    history: tuple[Epoch, ...] = ()
+
+
+class Distance(Part):
+    """How far apart the two networks are under one treatment.
+
+    ``angle`` is sqrt(sum of squared angles over all spheres) in radians, ``rms_angle`` the root mean square angle in
+    radians, ``spheres`` their number; ``hamming`` the fraction of binary weights that differ (binary networks only);
+    ``euclidean`` the joint L2 norm of the difference of all spherical coordinates as they are.
+    """
+
+    treatment: Treatment
+    angle: float
+    rms_angle: float
+    spheres: int
+    hamming: Fraction | None = None
+    euclidean: float
+
+
+class Curve(Part):
+    """Error and loss of the networks on one path, at ``ts``, on one split.
+
+    ``barrier`` is max_t error(t) - max(error(0), error(1)); ``barrier_over_chord`` is
+    max_t [error(t) - (1 - t) error(0) - t error(1)]; both are fractions, with the ends as this curve measured them.
+    """
+
+    treatment: Treatment
+    path: PathKind
+    statistics: Statistics
+    split: SplitName
+    samples: int
+    ts: tuple[Fraction, ...]
+    errors: tuple[Fraction, ...]
+    losses: tuple[float, ...]
+    barrier: float
+    barrier_over_chord: float
+
+    @model_validator(mode="after")
+    def _same_length(self) -> "Curve":
+        if not len(self.ts) == len(self.errors) == len(self.losses):
+            raise ValueError(
+                f"{len(self.ts)} ts, {len(self.errors)} errors and {len(self.losses)} losses differ in number"
+            )
+        return self
+
+    @property
+    def midpoint_error(self) -> float:
+        """The error at the t nearest to 1/2."""
+        return self.errors[min(range(len(self.ts)), key=lambda i: abs(self.ts[i] - 0.5))]
+
+
+class Match(Part):
+    """The matching used: its objective, an upper bound of it, and the objective reached from each start."""
+
+    objective: float
+    bound: float
+    starts: dict[str, float]
+    sweeps: int
+    converged: bool
+    seconds: float
+
+
+class Control(Part):
+    """A null control: what the same measurement gives where the answer is known.
+
+    ``symmetric copy``: the first network against a random symmetric copy of itself; its barrier must vanish when
+    matched. ``untrained``: the first network against one with fresh parameters; nothing should connect the two.
+    """
+
+    name: Literal["symmetric copy", "untrained"]
+    distances: tuple[Distance, ...]
+    curves: tuple[Curve, ...]
+
+
+class Data(Part):
+    """The data that was measured on. ``train`` and ``test`` are sizes in samples, ``evaluated`` those measured."""
+
+    name: str
+    classes: int
+    train: int
+    test: int
+    evaluated: dict[SplitName, int]
+    calibration: int
+
+
+class Provenance(Part):
+    """Where a record comes from: enough to make it again."""
+
+    created: str
+    revision: str
+    command: str | None = None
+    python: str
+    platform: str
+    threads: int
+    packages: dict[str, str]
+
+
+class Record(Part):
+    """Everything measured between two networks of one precision on one data set."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["connectivity"] = "connectivity"
+    precision: str
+    title: str
+    model: str
+    parameters: int
+    data: Data
+    seed: int
+    networks: tuple[Network, Network]
+    match: Match
+    distances: tuple[Distance, ...]
+    curves: tuple[Curve, ...]
+    controls: tuple[Control, ...]
+    notes: tuple[str, ...] = ()
+    configuration: dict[str, Any] | None = None
+    provenance: Provenance
+
+
+def write_record(record: Record, path: Path) -> None:
+    """Write ``record`` as indented JSON, whole or not at all."""
+    write_text(path, record.model_dump_json(indent=1) + "\n")
+
+
+def read_record(path: Path) -> Record:
+    """Read and validate one record.
+
+    Args:
+        path: A JSON file written by ``write_record``.
+
+    Returns:
+        The record.
+
+    Raises:
+        RecordError: If the file is missing, is not JSON, is not a record, or has a newer schema.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordError(f"could not read the record {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise RecordError(f"{path} is not a record: it is not JSON ({error})") from error
+    if not isinstance(content, dict) or "schema_version" not in content:
+        raise RecordError(
+            f"{path} is not a record: expected a JSON object with 'schema_version', as `compare-nets run` writes"
+        )
+    version = content["schema_version"]
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise RecordError(
+            f"{path} has schema version {version}, and this version of binarynets reads up to {SCHEMA_VERSION}: "
+            "install a newer binarynets to read it"
+        )
+    try:
+        # JSON has no tuples: the JSON mode takes lists for them.
+        return Record.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'record'}: {e['msg']}" for e in error.errors()[:5])
+        raise RecordError(f"{path} is not a record that can be read: {faults}") from error
+
+
+def read_records(paths: Iterable[Path]) -> list[Record]:
+    """Read every record named: files as they are, folders by all ``*.json`` files under ``records/`` in them.
+
+    Raises:
+        RecordError: As ``read_record``, or if a folder holds no record.
+    """
+    records = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            records.append(read_record(path))
+            continue
+        found = sorted((path / "records").glob("*.json")) or sorted(path.glob("*.json"))
+        if not found:
+            raise RecordError(
+                f"the folder {path} holds no records (*.json): expected the output folder of `compare-nets run`"
+            )
+        records += [read_record(file) for file in found]
+    return records

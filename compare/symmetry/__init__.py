@@ -1,0 +1,27 @@
+"""Coupling graphs traced from networks, elements of their symmetry groups, and the matching of two networks."""
+
+from compare.symmetry.certificate import certify
+from compare.symmetry.element import Element, identity, random_element
+from compare.symmetry.graph import Block, Graph, Invariant, Layer, Norm, SymmetryError, Tie
+from compare.symmetry.match import Match, match
+from compare.symmetry.standard import dead_units, standard_form
+from compare.symmetry.trace import trace
+
+__all__ = [
+    "Block",
+    "Element",
+    "Graph",
+    "Invariant",
+    "Layer",
+    "Match",
+    "Norm",
+    "SymmetryError",
+    "Tie",
+    "certify",
+    "dead_units",
+    "identity",
+    "match",
+    "random_element",
+    "standard_form",
+    "trace",
+]

@@ -1,0 +1,82 @@
+"""How a network is trained: settings that a user may change, and what a precision brings."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Protocol
+
+from torch import Tensor, nn
+
+from compare.errors import CompareError
+
+
+class SettingsError(CompareError, ValueError):
+    """Settings that a precision does not offer."""
+
+
+class Optimiser(Protocol):
+    """The part of ``torch.optim.Optimizer`` that the loop needs."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Groups with their learning rates under ``lr`` (groups without one are left alone)."""
+        ...
+
+    def zero_grad(self) -> None:
+        """Forget gradients."""
+        ...
+
+    def step(self) -> Any:
+        """Change the parameters."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
+        """Take up a state."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of one training run.
+
+    Attributes:
+        epochs: Passes over the training data.
+        batch: Samples a step.
+        optimiser: Which optimiser; a precision may not offer all.
+        learning_rate: At the start; falls to 0 on half a cosine over all steps.
+        weight_decay: As the optimiser defines it.
+    """
+
+    epochs: int = 20
+    batch: int = 100
+    optimiser: Literal["adam", "sgd", "bop"] = "adam"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+
+    def changed(self, **given: Any) -> "TrainingSettings":
+        """These settings with those given that are not None."""
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a precision brings to training.
+
+    Attributes:
+        settings: Its defaults.
+        optimiser: Makes the optimiser for a model; raises SettingsError for one it does not offer.
+        after_step: Called with the model after each step, may change it in place (latent clipping).
+        latents: Latent weights of the model by name, for the flip ratio; empty where nothing is binarised.
+    """
+
+    settings: TrainingSettings
+    optimiser: Callable[[nn.Module, TrainingSettings], Optimiser]
+    after_step: Callable[[nn.Module], None]
+    latents: Callable[[nn.Module], Mapping[str, Tensor]]
