@@ -17,6 +17,7 @@ from compare.geometry import AntipodalError, barrier, distances, geodesic_path, 
 from compare.params import Params, parameters
 from compare.runs import provenance, record
 from compare.runs.record import PathKind, Record, SplitName, Statistics, Treatment
+from compare.seeds import derived
 from compare.symmetry import Graph, Match, dead_units, match, random_element, standard_form, trace
 from compare.training import Trained
 
@@ -90,7 +91,7 @@ def connect(
     pair = _treated(graph, a, b, seed)
     notes = [*graph.notes, *_dead_notes(graph, pair)]
     curves = tuple(bench.curves(pair, notes))
-    copied = random_element(graph, torch.Generator().manual_seed(seed)).apply(a)
+    copied = random_element(graph, torch.Generator().manual_seed(derived(seed, "copy"))).apply(a)
     return Record(
         precision=family.name,
         title=family.title,
@@ -193,7 +194,10 @@ def _control(name: Any, bench: _Bench, pair: _Pair, notes: list[str]) -> record.
 
 
 def _untrained(model: nn.Module, seed: int) -> Params:
-    """Fresh parameters from the modules' own ``reset_parameters``."""
+    """Fresh parameters from the modules' own ``reset_parameters``.
+
+    The seed is derived: the plain one may be that from which the first network started.
+    """
     fresh = copy.deepcopy(model)
     owners = [module for module in fresh.modules() if list(module.parameters(recurse=False))]
     stuck = [type(module).__name__ for module in owners if not hasattr(module, "reset_parameters")]
@@ -203,7 +207,7 @@ def _untrained(model: nn.Module, seed: int) -> Params:
             "Pass untrained=compare.parameters(a_fresh_model)"
         )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(derived(seed, "untrained"))
         for module in owners:
             module.reset_parameters()  # type: ignore[operator]
     return parameters(fresh)

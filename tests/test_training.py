@@ -39,10 +39,12 @@ SETTINGS = TrainingSettings(epochs=4, batch=16, learning_rate=1e-2)
 
 
 def _data(samples: int = 113) -> Data:
-    """The class is the brightest of three regions. 113 = 7 x 16 + 1: the last batch has one sample."""
+    """The class is where a bright bar lies. 113 = 7 x 16 + 1: the last batch has one sample."""
     x = pixels(samples + 40)
-    y = torch.stack([x[:, 0, :3].mean((1, 2)), x[:, 0, 3:6].mean((1, 2)), x[:, 0, 6:].mean((1, 2))]).argmax(0)
-    return Data("regions", Split(x[:samples], y[:samples]), Split(x[samples:], y[samples:]))
+    y = torch.arange(len(x)) % 3
+    for label in range(3):
+        x[y == label, 0, 2 * label] = 16
+    return Data("bars", Split(x[:samples], y[:samples]), Split(x[samples:], y[samples:]))
 
 
 def _model(precision: str, seed: int = 0) -> nn.Module:
@@ -94,10 +96,10 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(precision) -> No
 def test_training_learns_and_leaves_the_model(precision) -> None:
     model = _model(precision)
     before, random_state = parameters(model), torch.get_rng_state()
-    trained = train(model, _data(), FAMILIES[precision][1].recipe, settings=replace(SETTINGS, epochs=12))
+    trained = train(model, _data(), FAMILIES[precision][1].recipe, settings=replace(SETTINGS, epochs=30))
     assert torch.equal(torch.get_rng_state(), random_state)
     assert trained.history[-1].train_loss < 0.7 * trained.history[0].train_loss
-    assert trained.history[-1].test_error < 0.4  # 2/3 by chance
+    assert trained.history[-1].test_error < 0.3  # 2/3 by chance
     assert difference(parameters(model), before) == 0
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -117,6 +118,8 @@ def configure(options: Mapping[str, Any], file: Path | None = None) -> Configura
         table = content
         for part in tables:
             table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise ConfigurationError(f"{file}: {part}: expected a table, got {table!r}")
         table[last] = value
     return _validated(content, str(file) if file else "the options")
 
@@ -132,7 +135,9 @@ def read_configuration(file: Path) -> Configuration:
 
 def to_toml(configuration: Configuration) -> str:
     """The configuration as TOML, everything that has a value, readable by ``read_configuration``."""
-    return tomli_w.dumps(configuration.model_dump(mode="json", exclude_none=True))
+    text = tomli_w.dumps(configuration.model_dump(mode="json", exclude_none=True))
+    # One line for each innermost array; no value of a configuration holds a bracket.
+    return re.sub(r"\[\n\s+([^\[\]]*?),\n\s*\]", lambda array: "[" + re.sub(r",\s+", ", ", array[1]) + "]", text)
 
 
 def claim(folder: Path, configuration: Configuration) -> None:

@@ -1,7 +1,6 @@
 """The one training loop: the same settings and seed give the same bits, interrupted or not."""
 
 import copy
-import hashlib
 import math
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from compare.errors import CompareError
 from compare.evaluation import Samples, evaluate
 from compare.params import Params, parameters, sign
 from compare.runs.record import Epoch
+from compare.seeds import derived
 from compare.training.checkpoint import FILE, Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
 from compare.training.settings import Optimiser, Recipe, TrainingSettings
 
@@ -149,7 +149,7 @@ def _epoch(
 ) -> Epoch:
     began = time.perf_counter()
     x, y = data.train.x, data.train.y
-    own_seed = _seed(seed, epoch)
+    own_seed = derived(seed, epoch)  # its own for each epoch, so that a resumed run needs no state of a generator
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(own_seed))
     batches = [part for part in torch.split(order, settings.batch) if len(part) > 1]  # batch normalisation needs two
     loss_sum, wrong, seen, flips = 0.0, 0, 0, 0.0
@@ -190,11 +190,6 @@ def _step(model: nn.Module, x: Tensor, y: Tensor, optimiser: Optimiser, recipe: 
     optimiser.step()
     recipe.after_step(model)
     return float(loss.detach()), logits.detach()
-
-
-def _seed(seed: int, epoch: int) -> int:
-    """A seed of its own for each epoch, so that a resumed run needs no state of a generator."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:7], "big")
 
 
 def _rate(base: float, progress: float) -> float:

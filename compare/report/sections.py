@@ -1,0 +1,165 @@
+"""What may stand side by side: records of the same data and model, one group for each precision."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from compare.errors import CompareError
+from compare.runs.record import Control, Curve, Data, Network, PathKind, Record, SplitName, Statistics, Treatment
+
+_T = TypeVar("_T")
+
+# Settings that tell networks or sections apart anyway, not ways of training.
+_NO_SETUP = frozenset({"seed", "precision", "data", "architecture"})
+
+
+class ReportError(CompareError, ValueError):
+    """Something a report cannot be made of."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The records of one precision that may be averaged: same data, model, training settings and points.
+
+    Attributes:
+        label: The precision's name, followed by what tells it from other groups of that precision, if there are any.
+        records: One for each pair of networks, none twice.
+    """
+
+    label: str
+    records: tuple[Record, ...]
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Each network once, however many pairs it is in.
+
+        Names are free ("a", "b"), so what was recorded of the training counts too, or else the errors.
+        """
+        return tuple(_distinct((network for record in self.records for network in record.networks), _identity))
+
+    def curves(
+        self, treatment: Treatment, path: PathKind, statistics: Statistics, split: SplitName
+    ) -> tuple[Curve, ...]:
+        """One curve for each pair that has it."""
+        found = (
+            find(record.curves, treatment=treatment, path=path, statistics=statistics, split=split)
+            for record in self.records
+        )
+        return tuple(curve for curve in found if curve is not None)
+
+    def controls(self, name: Literal["symmetric copy", "untrained"]) -> tuple[Control, ...]:
+        """Each null control once: pairs with the same first network and seed repeat the same one."""
+        return tuple(_distinct(one for record in self.records for one in record.controls if one.name == name))
+
+
+@dataclass(frozen=True)
+class Section:
+    """What is compared: all precisions of one model on one data set.
+
+    Attributes:
+        data: The data set, its sizes and what was measured of it.
+        model: The shape of the network.
+        groups: One for each precision (and way of training), in the order of the records.
+    """
+
+    data: Data
+    model: str
+    groups: tuple[Group, ...]
+
+
+def sections(records: Iterable[Record]) -> tuple[Section, ...]:
+    """Sort records into what may be compared; equal records count once.
+
+    Args:
+        records: Any precisions, data sets and models.
+
+    Returns:
+        One section for each data set (as it was measured) and model, in the order of the records.
+
+    Raises:
+        ReportError: If there is no record, or something else among them.
+    """
+    found = _checked(records)
+    parts = _split(found, lambda record: f"{record.data.model_dump_json()} {record.model}")
+    return tuple(Section(part[0].data, part[0].model, _groups(part)) for part in parts)
+
+
+def find(
+    curves: Sequence[Curve],
+    *,
+    treatment: Treatment,
+    path: PathKind = "linear",
+    statistics: Statistics = "interpolated",
+    split: SplitName = "train",
+) -> Curve | None:
+    """The curve of that kind, or None where it was not measured."""
+    wanted = (treatment, path, statistics, split)
+    return next((c for c in curves if (c.treatment, c.path, c.statistics, c.split) == wanted), None)
+
+
+def pair_name(record: Record) -> str:
+    """The two networks of a record: ``seed 0 and seed 1``."""
+    return " and ".join(network.name for network in record.networks)
+
+
+def _checked(records: Iterable[Record]) -> list[Record]:
+    found = list(records)
+    for record in found:
+        if not isinstance(record, Record):
+            raise ReportError(
+                f"expected records, as compare.read_record or compare.connect gives them, got {type(record).__name__}"
+            )
+    if not found:
+        raise ReportError("expected at least one record, got none: run `compare-nets run` to make some")
+    return _distinct(found)
+
+
+def _groups(records: Sequence[Record]) -> tuple[Group, ...]:
+    groups = []
+    for same in _split(records, lambda record: record.precision):
+        variants = _split(same, lambda record: str(sorted(_setup(record).items())))
+        setups = [_setup(variant[0]) for variant in variants]
+        groups += [Group(_label(v[0].precision, s, setups), tuple(v)) for v, s in zip(variants, setups, strict=True)]
+    return tuple(groups)
+
+
+def _setup(record: Record) -> dict[str, str]:
+    """What must agree before pairs are averaged, beside data, model and precision."""
+    configuration = record.configuration or {}
+    whole, ends = configuration.get("training"), (configuration.get("a"), configuration.get("b"))
+    trained: list[Mapping[str, Any]] = [part for part in (whole, *ends) if isinstance(part, Mapping)]
+    names = dict.fromkeys(name for part in trained for name in part if name not in _NO_SETUP)
+    settings = {name: " / ".join(dict.fromkeys(str(part.get(name)) for part in trained)) for name in names}
+    return {"points": str(max((len(curve.ts) for curve in record.curves), default=0)), **settings}
+
+
+def _label(precision: str, setup: Mapping[str, str], setups: Sequence[Mapping[str, str]]) -> str:
+    names = dict.fromkeys(name for other in setups for name in other)
+    differing = [name for name in names if len({other.get(name) for other in setups}) > 1]
+    if not differing:
+        return precision
+    shown = ", ".join(f"{name} {setup.get(name, 'not recorded')}" for name in differing)
+    return f"{precision} ({shown})"
+
+
+def _split(items: Iterable[_T], key: Callable[[_T], str]) -> list[list[_T]]:
+    """Lists of items with equal keys, in the order of their first items."""
+    parts: dict[str, list[_T]] = {}
+    for item in items:
+        parts.setdefault(key(item), []).append(item)
+    return list(parts.values())
+
+
+def _distinct(items: Iterable[_T], key: Callable[[_T], Any] = lambda item: item) -> list[_T]:
+    """Items with equal keys once, in order; parts of records cannot be hashed."""
+    found: list[_T] = []
+    keys: list[Any] = []
+    for item in items:
+        if (one := key(item)) not in keys:
+            keys.append(one)
+            found.append(item)
+    return found
+
+
+def _identity(network: Network) -> tuple[Any, ...]:
+    return network.name, network.seed, network.history or network.errors

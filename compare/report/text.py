@@ -1,0 +1,99 @@
+"""The report as Markdown that can be read in a terminal as well."""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from compare.report.sections import Group, Section, sections
+from compare.report.tables import SPREAD, TERMS, Table, tables
+from compare.runs.record import Record
+
+WIDTH = 110
+
+
+def markdown(records: Iterable[Record]) -> str:
+    """The tables of the report, for terminals and pull requests.
+
+    Args:
+        records: At least one; any precisions, data sets and models. Those of different data or models are never
+            averaged.
+
+    Returns:
+        GitHub-flavoured Markdown, its columns padded.
+
+    Raises:
+        ReportError: If there is no record, or something else among them.
+
+    Example:
+        >>> markdown([])
+        Traceback (most recent call last):
+        compare.report.sections.ReportError: expected at least one record, got none: run `compare-nets run` to make some
+    """
+    found = sections(records)
+    blocks = ["# Connectivity report", _paragraph(SPREAD), _paragraph(TERMS)]
+    for section in found:
+        blocks += _section(section)
+    return "\n\n".join(blocks) + "\n"
+
+
+def heading(section: Section) -> str:
+    """Data set and model."""
+    return f"{section.data.name}, {section.model}"
+
+
+def lead(section: Section) -> str:
+    """What is compared on how much data, in a sentence or two."""
+    titles = "; ".join(_title(group) for group in section.groups)
+    data = section.data
+    measured = ", ".join(f"{number} {split}" for split, number in data.evaluated.items())
+    return (
+        f"{titles}. Data: {data.train} train and {data.test} test samples of {data.classes} classes; "
+        f"measured on {measured}; statistics re-estimated on {data.calibration} train samples."
+    )
+
+
+def _title(group: Group) -> str:
+    title = group.records[0].title
+    return title if title.startswith(group.label) else f"{group.label}: {title}"
+
+
+def notes(section: Section) -> list[str]:
+    """What the records remark, each remark once with the precision."""
+    return list(dict.fromkeys(f"{g.label}: {note}" for g in section.groups for r in g.records for note in r.notes))
+
+
+def _section(section: Section) -> list[str]:
+    blocks = [f"## {_one_line(heading(section))}", _paragraph(lead(section))]
+    for table in tables(section):
+        blocks += [f"### {table.title}", _paragraph(table.note), _table(table)]
+    remarks = notes(section)
+    if remarks:
+        blocks += ["### Notes", "\n".join(f"- {_one_line(remark)}" for remark in remarks)]
+    return blocks
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(_one_line(text), WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _table(table: Table) -> str:
+    cells = [[_cell(text) for text in row] for row in (table.header, *table.rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    rule = ["-" * width if i < table.keys else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    return "\n".join(_line(row, widths, table.keys) for row in (cells[0], rule, *cells[1:]))
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], keys: int) -> str:
+    padded = [
+        cell.ljust(width) if i < keys else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return f"| {' | '.join(padded)} |"
+
+
+def _cell(text: str) -> str:
+    # A bar would end the cell.
+    return _one_line(text).replace("|", "\\|")

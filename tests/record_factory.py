@@ -1,0 +1,197 @@
+"""Made-up records for tests of the report: plausible curves from a formula, measured on nothing."""
+
+import itertools
+import math
+from typing import Any
+
+from compare.runs.record import (
+    Control,
+    Curve,
+    Data,
+    Distance,
+    Epoch,
+    Match,
+    Network,
+    PathKind,
+    Provenance,
+    Record,
+    SplitName,
+    Statistics,
+    Treatment,
+)
+
+# Height of the made-up bump halfway, by precision and treatment.
+HEIGHTS: dict[tuple[str, Treatment], float] = {
+    ("binary", "as trained"): 0.65,
+    ("binary", "standard form"): 0.6,
+    ("binary", "matched"): 0.2,
+    ("full", "as trained"): 0.5,
+    ("full", "standard form"): 0.4,
+    ("full", "matched"): 0.05,
+}
+PATHS: dict[Treatment, tuple[PathKind, ...]] = {
+    "as trained": ("linear",),
+    "standard form": ("linear", "geodesic"),
+    "matched": ("linear", "geodesic"),
+}
+TITLES = {"binary": "binary (1-bit weights and activations)", "full": "full precision (32-bit)"}
+
+
+def records(
+    precisions: tuple[str, ...] = ("binary", "full"), seeds: tuple[int, ...] = (0, 1, 2), **changes: Any
+) -> list[Record]:
+    """A record for each precision and pair of seeds; ``changes`` replace fields of each."""
+    pairs = itertools.combinations(seeds, 2)
+    return [made_up(precision, *pair, **changes) for precision, pair in itertools.product(precisions, pairs)]
+
+
+def made_up(precision: str = "binary", a: int = 0, b: int = 1, *, points: int = 25, **changes: Any) -> Record:
+    """One made-up record; the same arguments give the same one."""
+    content: dict[str, Any] = {
+        "precision": precision,
+        "title": TITLES.get(precision, precision),
+        "model": "64 - 32 - 32 - 10",
+        "parameters": 3402 if precision == "binary" else 3370,
+        "data": Data(
+            name="made-up digits",
+            classes=10,
+            train=1437,
+            test=360,
+            evaluated={"train": 1437, "test": 360},
+            calibration=1437,
+        ),
+        "seed": a,
+        "networks": (network(precision, a), network(precision, b)),
+        "match": Match(
+            objective=1.5 + 0.1 * b, bound=2.0, starts={"1 identity": 1.5}, sweeps=4, converged=True, seconds=0.1
+        ),
+        "distances": distances(precision, a, b),
+        "curves": curves(precision, a, b, points),
+        "controls": controls(precision, a, points),
+        "notes": ("a made-up note",),
+        "configuration": {"data": "made-up digits", "training": {"epochs": 5, "optimiser": "adam"}},
+        "provenance": Provenance(
+            created="2000-01-01T00:00:00+00:00",
+            revision="made up",
+            command="compare-nets run --data made-up",
+            python="3.11.0",
+            platform="Linux x86_64",
+            threads=1,
+            packages={"binarynets": "0.1.0", "torch": "2.13.0"},
+        ),
+    }  # fmt: skip
+    return Record.model_validate({**content, **changes})
+
+
+def network(precision: str, seed: int) -> Network:
+    """A made-up network with five epochs of training; binary ones flip signs."""
+    history = tuple(
+        Epoch(
+            epoch=epoch,
+            train_loss=1 / epoch,
+            train_error=0.5 / epoch**2,
+            test_error=0.5 / epoch**2 + 0.01,
+            learning_rate=1e-3 / epoch,
+            flip_ratio=0.01 / epoch if precision == "binary" else None,
+            seconds=1.0 + seed,
+        )
+        for epoch in range(1, 6)
+    )
+    error = (0.02 if precision == "binary" else 0.01) + seed / 360
+    return Network(
+        name=f"seed {seed}",
+        seed=seed,
+        errors={"train": error / 4, "test": error},
+        losses={"train": error, "test": 2 * error},
+        history=history,
+    )
+
+
+def distances(precision: str, a: int, b: int) -> tuple[Distance, ...]:
+    """Distances that shrink from treatment to treatment."""
+    treatments: tuple[Treatment, ...] = ("as trained", "standard form", "matched")
+    shares = zip(treatments, (1.0, 0.98, 0.6), strict=True)
+    return tuple(
+        Distance(
+            treatment=treatment,
+            angle=8 * share,
+            rms_angle=math.pi / 2 * share + 0.01 * (a + b),
+            spheres=65,
+            hamming=0.5 * share - 0.01 * (a + b) if precision == "binary" else None,
+            euclidean=12 * share,
+        )
+        for treatment, share in shares
+    )
+
+
+def curves(precision: str, a: int, b: int, points: int = 25) -> tuple[Curve, ...]:
+    """Bumps between the ends, lower with statistics re-estimated and on the geodesic."""
+    statistics: tuple[Statistics, ...] = ("interpolated", "re-estimated")
+    splits: tuple[SplitName, ...] = ("train", "test")
+    return tuple(
+        curve(precision, a, b, treatment, path, how, split, points)
+        for treatment, paths in PATHS.items()
+        for path in paths
+        for how, split in itertools.product(statistics, splits)
+    )
+
+
+def curve(
+    precision: str,
+    a: int,
+    b: int,
+    treatment: Treatment,
+    path: PathKind = "linear",
+    statistics: Statistics = "interpolated",
+    split: SplitName = "train",
+    points: int = 25,
+) -> Curve:
+    """One bump."""
+    height = HEIGHTS.get((precision, treatment), 0.3) * (0.25 if statistics == "re-estimated" else 1.0)
+    height *= (0.9 if path == "geodesic" else 1.0) * (1 + 0.1 * (a + b - 2))
+    ends = [network(precision, seed).errors[split] for seed in (a, b)]
+    return bump(height, (ends[0], ends[1]), treatment, path, statistics, split, points)
+
+
+def bump(
+    height: float,
+    ends: tuple[float, float],
+    treatment: Treatment,
+    path: PathKind = "linear",
+    statistics: Statistics = "interpolated",
+    split: SplitName = "train",
+    points: int = 25,
+) -> Curve:
+    """``height`` times sin² over the chord between the ends."""
+    ts = [i / (points - 1) for i in range(points)]
+    over = [height * math.sin(math.pi * t) ** 2 if 0 < t < 1 else 0.0 for t in ts]
+    errors = [ends[0] + t * (ends[1] - ends[0]) + rise for t, rise in zip(ts, over, strict=True)]
+    return Curve(
+        treatment=treatment,
+        path=path,
+        statistics=statistics,
+        split=split,
+        samples=1437 if split == "train" else 360,
+        ts=tuple(ts),
+        errors=tuple(errors),
+        losses=tuple(3 * error for error in errors),
+        barrier=max(errors) - max(errors[0], errors[-1]),
+        barrier_over_chord=max(over),
+    )
+
+
+def controls(precision: str, a: int, points: int = 25) -> tuple[Control, ...]:
+    """A symmetric copy that matching finds again, and an untrained network that it cannot connect."""
+    error = network(precision, a).errors["train"]
+    copied = (
+        bump(0.6, (error, error), "as trained", points=points),
+        bump(0.0, (error, error), "matched", points=points),
+    )
+    fresh = (
+        bump(0.3, (error, 0.9 - 0.3), "as trained", points=points),
+        bump(0.2, (error, 0.6), "matched", points=points),
+    )
+    return (
+        Control(name="symmetric copy", distances=distances(precision, a, a), curves=copied),
+        Control(name="untrained", distances=distances(precision, a, a), curves=fresh),
+    )
