@@ -110,7 +110,7 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where the data lie")
     group.add_argument("--data-root", type=Path, help="folder that holds the data set's original files")
     group.add_argument("--download", action="store_true", help="fetch missing files, checked by their checksums")
-    group.add_argument("--threads", type=int, help="threads that torch uses (default: its own choice)")
+    group.add_argument("--threads", type=_positive, help="threads that torch uses (default: its own choice)")
 
 
 def _configuration_options(parser: argparse.ArgumentParser, *more: str) -> None:
@@ -143,6 +143,13 @@ def _as_option(value: Any) -> str:
     return ("/" if value and isinstance(value[0], tuple) else ",").join(map(_as_option, value))
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {number}")
+    return number
+
+
 def _split(text: str) -> list[Any]:
     """``a,b`` to a list, ``a,b/c,d`` to a list of lists."""
     if "/" in text:
@@ -163,7 +170,7 @@ def _load(name: str, options: argparse.Namespace) -> "Data":
     from compare.data import load_data
 
     if options.threads is not None:
-        torch.set_num_threads(max(1, options.threads))
+        torch.set_num_threads(options.threads)
     return load_data(name, options.data_root, download=options.download)
 
 

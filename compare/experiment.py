@@ -89,7 +89,8 @@ def train_one(
     family: Family, configuration: Configuration, data: Data, folder: Path, *, seed: int, describe: str | None = None
 ) -> Trained:
     """Build and train one network of the configuration, with its checkpoint in ``folder``."""
-    about = {"precision": family.name, "architecture": configuration.architecture.model_dump(mode="json")}
+    architecture = configuration.architecture.model_dump(mode="json")
+    about = {"precision": family.name, "architecture": architecture, "data_set": configuration.data}
     return train(
         build(family, configuration, data, seed=seed),
         data,
@@ -171,7 +172,7 @@ def connect_checkpoints(
         CheckpointError: If the two do not belong together or did not come from ``train_one``.
         CompareError: As ``connect``.
     """
-    for name in ("precision", "architecture", "data"):
+    for name in ("precision", "architecture", "data_set", "data"):
         if name not in a.settings or a.settings[name] != b.settings.get(name):
             raise CheckpointError(
                 f"the two checkpoints differ in '{name}': {a.settings.get(name)!r} and {b.settings.get(name)!r}; "
@@ -180,7 +181,7 @@ def connect_checkpoints(
     precision = a.settings["precision"]
     family = families((precision,))[precision]
     configuration = Configuration.model_validate(
-        {"data": a.settings["data"], "architecture": a.settings["architecture"]}
+        {"data": a.settings["data_set"], "architecture": a.settings["architecture"]}
     )
     data = load(configuration.data)
     return connect(

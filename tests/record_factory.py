@@ -148,7 +148,7 @@ def curve(
 ) -> Curve:
     """One bump."""
     height = HEIGHTS.get((precision, treatment), 0.3) * (0.25 if statistics == "re-estimated" else 1.0)
-    height *= (0.9 if path == "geodesic" else 1.0) * (1 + 0.1 * (a + b - 2))
+    height *= (0.9 if path == "geodesic" else 1.0) * (1 + 0.05 * (a + b - 2))
     ends = [network(precision, seed).errors[split] for seed in (a, b)]
     return bump(height, (ends[0], ends[1]), treatment, path, statistics, split, points)
 

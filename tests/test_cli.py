@@ -9,6 +9,7 @@ import time
 import tomllib
 
 import pytest
+import torch
 
 from compare.cli import main
 
@@ -98,6 +99,19 @@ def test_connect_refuses_networks_that_do_not_belong_together(run_folder, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+def test_a_convnet_is_connected_at_a_chosen_number_of_threads(tmp_path) -> None:
+    words = ["run", "--network", "vgg", "--stages", "4/6", "--hidden", "8", "--epochs", "1", "--threads", "1"]
+    more = ["--seeds", "0,1", "--points", "3", "--samples", "50", "--out", str(tmp_path / "run")]
+    threads = torch.get_num_threads()
+    try:
+        assert main([*words, *more]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    record = json.loads((tmp_path / "run" / "records" / "binary-0-1.json").read_text())
+    assert record["model"] == "1 - 4 (3x3) - 6 (3x3) - 8 - 10"
+    assert record["provenance"]["threads"] == 1
+
+
 def test_precisions_lists_what_is_installed(capsys) -> None:
     assert main(["precisions"]) == 0
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
@@ -132,7 +146,7 @@ def test_bad_input_is_told_and_leaves_nothing(tmp_path, monkeypatch, capsys, wor
     assert not list(tmp_path.rglob("*"))
 
 
-@pytest.mark.parametrize("words", [[], ["dance"], ["run", "--colour", "red"], ["report"]])
+@pytest.mark.parametrize("words", [[], ["dance"], ["run", "--colour", "red"], ["report"], ["run", "--threads", "0"]])
 def test_unknown_words_show_the_usage(words, capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(words)

@@ -60,10 +60,11 @@ def test_a_network_counts_once_in_however_many_pairs():
     assert [one.name for one in section.groups[0].networks] == ["seed 0", "seed 1", "seed 2", "seed 3"]
 
 
-def test_networks_of_one_name_but_other_training_are_different():
-    a, b, c = (network("binary", seed).model_copy(update={"name": "a"}) for seed in (0, 1, 2))
+@pytest.mark.parametrize("unknown", [{"seed": None}, {"seed": None, "history": ()}], ids=["training", "errors"])
+def test_networks_of_one_name_are_told_apart_by(unknown):
+    a, b, c = (network("binary", seed).model_copy(update={"name": "a", **unknown}) for seed in (0, 1, 2))
     (section,) = sections([made_up(networks=(a, b)), made_up(networks=(b, c))])
-    assert len(section.groups[0].networks) == 3
+    assert section.groups[0].networks == (a, b, c)
 
 
 def test_a_control_that_pairs_repeat_counts_once():

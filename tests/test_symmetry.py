@@ -169,6 +169,9 @@ def test_standard_form_has_unit_rows_and_gains(precision: str, name: str) -> Non
     std = standard_form(graph, randomised(model))
     for layer in graph.layers[:-1]:
         norms = std[layer.weight].flatten(1).norm(dim=1)
+        if layer.norm is None:
+            assert torch.allclose(norms, torch.ones_like(norms), atol=1e-6) == graph.blocks[layer.block].scales
+            continue
         assert torch.allclose(norms, torch.ones_like(norms), atol=1e-6)
         signs = std[layer.norm.gain] if not layer.pooled or precision == "binary" else std[layer.norm.gain].abs()
         assert torch.allclose(signs, torch.ones_like(norms), atol=1e-6)

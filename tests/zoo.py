@@ -27,6 +27,11 @@ def small_networks(precision: str, *, seed: int = 0) -> dict[str, nn.Module]:
         "vgg": module.vgg(IMAGE, [[4, 5], [6]], [7], 5),
         "vgg without dense": module.vgg(IMAGE, [[4], [6, 3]], [], 5),
     }
+    if precision == "full":
+        networks["no normalisation"] = nn.Sequential(
+            *(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+            *(nn.Linear(36, 7), nn.LeakyReLU(), nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 4)),
+        )
     return {name: network.eval() for name, network in networks.items()}
 
 

@@ -115,7 +115,7 @@ def read_cifar10(folder: Path) -> Source | None:
 
     Returns:
         The data set, or None if no form of it is there. The JPEG form, whose pixels differ a little from the original's
-        and which takes about 15 s to decode on one core, is named "cifar10-jpeg".
+        and which takes about 12 s to decode on one core, is named "cifar10-jpeg".
 
     Raises:
         DataError: Naming the file that is damaged.

@@ -147,8 +147,13 @@ def decode(content: bytes, *, where: str) -> Pixels:
     Raises:
         DataError: If the file is damaged, no PNG or JPEG, or has another mode or transparency.
     """
+
+    def opened() -> Image.Image:
+        return Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
+
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
+        opened().verify()  # a PNG's checksums; JPEG has none
+        with opened() as image:  # anew, since checking uses the image up
             mode = "transparent" if "transparency" in image.info else image.mode
             pixels = np.asarray(image.convert(_MODES[mode]) if mode in _MODES else image)
     except Exception as error:  # damaged images make Pillow's decoders raise nearly anything

@@ -8,6 +8,7 @@ trust the state they are given.
 import io
 import math
 import pickle
+import pickletools
 from collections.abc import Callable
 from functools import partial
 
@@ -81,6 +82,13 @@ class _Unpickler(pickle.Unpickler):
         return partial(_ADMITTED[module, name])
 
 
+def _check_memo(content: bytes) -> None:
+    """The unpickler allocates as much memory as the largest index asks for, up to 64 GB for a file of ten bytes."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > len(content):
+            raise ValueError(f"memo index {argument} in {len(content)} bytes")
+
+
 def unpickle(content: bytes, *, where: str) -> object:
     """Read a pickle of dictionaries, lists, numbers, text and arrays of unsigned bytes.
 
@@ -99,6 +107,7 @@ def unpickle(content: bytes, *, where: str) -> object:
         {'labels': [3, 1]}
     """
     try:
+        _check_memo(content)
         return _Unpickler(content, where).load()
     except DataError:
         raise

@@ -13,8 +13,8 @@ from compare.runs.record import Curve, Network, PathKind, SplitName, Statistics,
 
 # Okabe and Ito's palette, told apart by people of all kinds of colour vision; dashes help in print.
 ORANGE, BLUE, GREEN = "#D55E00", "#0072B2", "#009E73"
-TREATMENT_COLOURS = [ORANGE, BLUE, GREEN]
-DASHES = [[2, 3], [7, 3], [1, 0]]
+COLOURS: dict[Treatment, str] = {"as trained": ORANGE, "standard form": BLUE, "matched": GREEN}
+DASHES: dict[Treatment, list[int]] = {"as trained": [2, 3], "standard form": [7, 3], "matched": [1, 0]}
 
 # With more pairs than this their single lines would hide the mean.
 FEW_PAIRS = 6
@@ -55,7 +55,10 @@ def path_chart(section: Section, path: PathKind, split: SplitName) -> Chart | No
     if not rows:
         return None
     name = {"linear": "straight line", "geodesic": "geodesic"}[path]
-    layers = alt.layer(_band(), _pair_lines(), _mean_line(), _marks())
+    # A layer without data would make Vega complain on the console.
+    singles = [_pair_lines] if any("pair" in row for row in rows) else []
+    drawn = [treatment for treatment in TREATMENTS if any(row["treatment"] == treatment for row in rows)]
+    layers = alt.layer(*(layer(drawn) for layer in (_band, *singles, _mean_line, _marks)))
     described = f"Error along the {name}, {split} samples"
     panels = layers.properties(width=_width(section.groups), height=200).facet(
         column=_column(section.groups),
@@ -158,47 +161,51 @@ def _y(field: str) -> alt.Y:
     return alt.Y(f"{field}:Q", title="error (% of samples)", scale=alt.Scale(zero=True))
 
 
-def _hue() -> alt.Color:
-    colours = alt.Scale(domain=list(TREATMENTS), range=TREATMENT_COLOURS)
+def _hue(drawn: Sequence[Treatment]) -> alt.Color:
+    colours = alt.Scale(domain=list(drawn), range=[COLOURS[treatment] for treatment in drawn])
     return alt.Color("treatment:N", title="networks", scale=colours, legend=_legend())
 
 
+def _dash(drawn: Sequence[Treatment]) -> alt.StrokeDash:
+    dashes = alt.Scale(domain=list(drawn), range=[DASHES[treatment] for treatment in drawn])
+    return alt.StrokeDash("treatment:N", title="networks", scale=dashes, legend=_legend())
+
+
 def _legend() -> alt.Legend:
-    # All layers have the same one, or else Vega-Lite cannot merge them.
+    # Colours and dashes of all layers share domain, title and legend, or else Vega-Lite could not merge them into one.
     return alt.Legend(symbolType="stroke", symbolStrokeWidth=3, symbolSize=500, symbolOpacity=1)
 
 
-def _band() -> alt.Chart:
+def _band(drawn: Sequence[Treatment]) -> alt.Chart:
     shade = alt.Chart().transform_filter("isValid(datum.mean)").mark_area(opacity=0.15)
-    drawn: alt.Chart = shade.encode(x=_t(), y=_y("low"), y2="high:Q", color=_hue())
-    return drawn
+    layer: alt.Chart = shade.encode(x=_t(), y=_y("low"), y2="high:Q", color=_hue(drawn))
+    return layer
 
 
-def _pair_lines() -> alt.Chart:
+def _pair_lines(drawn: Sequence[Treatment]) -> alt.Chart:
     lines = alt.Chart().transform_filter("isValid(datum.pair)").mark_line(strokeWidth=0.8, opacity=0.5)
-    drawn: alt.Chart = lines.encode(x=_t(), y=_y("error"), detail="pair:N", color=_hue())
-    return drawn
+    layer: alt.Chart = lines.encode(x=_t(), y=_y("error"), detail="pair:N", color=_hue(drawn))
+    return layer
 
 
-def _mean_line() -> alt.Chart:
-    dashes = alt.Scale(domain=list(TREATMENTS), range=DASHES)
+def _mean_line(drawn: Sequence[Treatment]) -> alt.Chart:
     line = alt.Chart().transform_filter("isValid(datum.mean)").mark_line(strokeWidth=2.5)
-    drawn: alt.Chart = line.encode(
+    layer: alt.Chart = line.encode(
         x=_t(),
         y=_y("mean"),
-        color=_hue(),
-        strokeDash=alt.StrokeDash("treatment:N", title="networks", scale=dashes, legend=_legend()),
+        color=_hue(drawn),
+        strokeDash=_dash(drawn),
     )
-    return drawn
+    return layer
 
 
-def _marks() -> alt.Chart:
+def _marks(drawn: Sequence[Treatment]) -> alt.Chart:
     """Invisible marks on the mean line, large enough for a pointer to find."""
     marks = alt.Chart().transform_filter("isValid(datum.mean)").mark_circle(size=120, opacity=0)
-    drawn: alt.Chart = marks.encode(
+    layer: alt.Chart = marks.encode(
         x=_t(),
         y=_y("mean"),
-        color=_hue(),
+        color=_hue(drawn),
         tooltip=[
             alt.Tooltip("treatment:N", title="networks"),
             alt.Tooltip("statistics:N", title="path"),
@@ -210,7 +217,7 @@ def _marks() -> alt.Chart:
             alt.Tooltip("pairs:Q"),
         ],
     )
-    return drawn
+    return layer
 
 
 def _epoch_lines(field: str, title: str, **more: Any) -> alt.Chart:

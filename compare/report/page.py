@@ -1,5 +1,6 @@
 """The report as one page that needs nothing beside itself, and no network."""
 
+import functools
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -67,6 +68,7 @@ def _json(content: object) -> str:
     return json.dumps(content).replace("<", "\\u003c")
 
 
+@functools.cache
 def _script() -> str:
     """Vega, Vega-Lite and vega-embed, in the Vega-Lite version that altair writes, with the lines that draw."""
     version = "_".join(altair.SCHEMA_VERSION.split(".")[:2])

@@ -41,6 +41,10 @@ class Training(Frozen):
         None, description="at the start; falls to 0 on a cosine"
     )
 
+    weight_decay: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="as the optimiser defines it; never on latent weights"
+    )
+
 
 class Architecture(Frozen):
     """The shape of the network, the same for every precision."""

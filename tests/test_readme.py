@@ -1,0 +1,43 @@
+"""What the README shows runs as it stands, and the files it points to are there."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_python_example_runs(capsys) -> None:
+    (program,) = PYTHON
+    exec(compile(program, "README.md", "exec"), {})
+    errors, hamming = capsys.readouterr().out.rsplit(") ", 1)
+    assert len(errors.split(",")) == 5
+    assert 0 < float(hamming) < 0.5
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
+def test_links_lead_somewhere(target) -> None:
+    assert target.startswith("http") or (ROOT / target).exists()
+
+
+def test_the_two_commands_are_executable_scripts() -> None:
+    for script in re.findall(r"^(\./scripts/\w+)", README, flags=re.MULTILINE):
+        assert os.access(ROOT / script, os.X_OK)
+        subprocess.run(["bash", "-n", ROOT / script], check=True)
+
+
+def test_ci_is_the_test_command() -> None:
+    commands = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line and not line.startswith("#")]
+    assert commands == ['exec "$(dirname "${BASH_SOURCE[0]}")/../scripts/test"']
+
+
+def test_every_surface_function_of_the_package_is_there() -> None:
+    import compare
+
+    for name in compare.__all__:
+        assert getattr(compare, name).__doc__
