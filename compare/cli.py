@@ -240,8 +240,8 @@ def _write(records: Sequence[Any], folder: Path) -> None:
     from compare.report import markdown, write_report
 
     page = write_report(records, folder)
-    print(markdown(records))  # noqa: T201
-    print(f"page: {page}")  # noqa: T201
+    print(markdown(records, brief=True))  # noqa: T201
+    print(f"all tables: {page.with_name('table.md')}\npage: {page}")  # noqa: T201
 
 
 def _precisions(options: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -87,6 +88,21 @@ def test_charts_without_data_are_left_out():
     assert "Error along the geodesic" not in html
 
 
+def test_tables_and_notes_without_content_are_left_out():
+    html = page([made_up(curves=(), controls=(), distances=(), notes=())])
+    titles = re.findall(r"<h3>(\w+)", html)
+    assert titles == [
+        "Summary",
+        "Matching",
+        "Solution",
+        "Training",
+        "Training",
+        "Where",
+        "Made",
+        "Configuration",
+    ]
+
+
 def test_each_section_has_its_own_charts_and_a_link():
     html = page([*records(), *records(model="64 - 16 - 10")])
     assert len(specs(html)) == 12
@@ -156,6 +172,26 @@ def test_text_from_records_stays_text():
     ours, theirs = (Elements(page(found).replace(_script(), "")).found for found in ([made_up()], hostile()))
     assert [tag for tag, _ in theirs] == [tag for tag, _ in ours]
     assert specs(page(hostile()))["chart-1"]["description"] == "Error along the straight line, train samples"
+
+
+def test_provenance_shows_each_setting_once_with_the_precisions_it_belongs_to():
+    sizes = {"hidden": [64, 32], "text": "[1,\n 2]"}
+    html = page([*records(), *records(("full", "k-bit"), seeds=(5, 6), configuration=sizes)])
+    titles = re.findall(r"<h3>(Configuration: .*?|Made with: .*?)</h3>", html)
+    unknown = "full (epochs not recorded, optimiser not recorded)"
+    assert titles == [
+        f"Made with: binary, full (epochs 5, optimiser adam), {unknown}, k-bit",
+        "Configuration: binary, full (epochs 5, optimiser adam)",
+        f"Configuration: {unknown}, k-bit",
+    ]
+    shown = unescape(re.findall(r"<pre>(\{\n.*?)</pre>", html, re.DOTALL)[-1])
+    assert json.loads(shown) == sizes
+    assert '"hidden": [ 64, 32 ]' in shown
+
+
+def test_epochs_are_ticked_at_whole_numbers():
+    assert charts._ticks(3) == [1, 2, 3]
+    assert charts._ticks(20) == [3, 6, 9, 12, 15, 18]
 
 
 def test_the_page_says_its_language_title_and_size():

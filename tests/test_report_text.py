@@ -26,9 +26,12 @@ def single():
     return [made_up("full", curves=curves, notes=())]
 
 
-@pytest.mark.parametrize(("name", "found"), [("report", records()), ("single", single())])
-def test_markdown_is_the_snapshot(name, found):
-    file, text = SNAPSHOTS / f"{name}.md", markdown(found)
+@pytest.mark.parametrize(
+    ("name", "found", "brief"),
+    [("report", records(), False), ("single", single(), False), ("brief", records(), True)],
+)
+def test_markdown_is_the_snapshot(name, found, brief):
+    file, text = SNAPSHOTS / f"{name}.md", markdown(found, brief=brief)
     if os.environ.get("REWRITE_SNAPSHOTS"):
         file.write_text(text, encoding="utf-8")
     assert text == file.read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """The report's charts, as Vega-Lite specifications. Numbers are reduced to means and ranges before they go in."""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +82,7 @@ def path_chart(section: Section, path: PathKind, split: SplitName) -> Chart | No
 
 def error_chart(section: Section) -> Chart | None:
     """Train and test error of each network by epoch, where histories were kept."""
-    rows = [
+    rows: list[_Row] = [
         {"precision": group.label, "network": network.name, "epoch": epoch.epoch, "samples": name, "error": 100 * error}
         for group, network in _networks(section)
         for epoch in network.history
@@ -95,7 +96,7 @@ def error_chart(section: Section) -> Chart | None:
         scale=alt.Scale(domain=["train", "test"], range=[BLUE, ORANGE]),
         legend=alt.Legend(symbolType="stroke", symbolStrokeWidth=3),
     )
-    lines = _epoch_lines("error:Q", "error (% of samples)").encode(color=colour)
+    lines = _epoch_lines("error:Q", "error (% of samples)", max(row["epoch"] for row in rows)).encode(color=colour)
     return Chart(
         "Training: error by epoch",
         "One line for each network. Train error is the running mean over the epoch's own batches; test error is "
@@ -106,7 +107,7 @@ def error_chart(section: Section) -> Chart | None:
 
 def flip_chart(section: Section) -> Chart | None:
     """Flip ratio of each network by epoch, where weights are binary."""
-    rows = [
+    rows: list[_Row] = [
         {"precision": group.label, "network": network.name, "epoch": epoch.epoch, "flips": 100 * epoch.flip_ratio}
         for group, network in _networks(section)
         for epoch in network.history
@@ -116,7 +117,9 @@ def flip_chart(section: Section) -> Chart | None:
         return None
     # A logarithmic axis has no place for 0.
     scale = alt.Scale(type="log" if all(row["flips"] for row in rows) else "linear")
-    lines = _epoch_lines("flips:Q", "flips a step (% of weights)", scale=scale).encode(color=alt.value(BLUE))
+    lines = _epoch_lines(
+        "flips:Q", "flips a step (% of weights)", max(row["epoch"] for row in rows), scale=scale
+    ).encode(color=alt.value(BLUE))
     return Chart(
         "Training: flip ratio by epoch",
         "One line for each network: binary weights that change sign in a step, mean over the epoch's steps. It falls "
@@ -220,14 +223,19 @@ def _marks(drawn: Sequence[Treatment]) -> alt.Chart:
     return layer
 
 
-def _epoch_lines(field: str, title: str, **more: Any) -> alt.Chart:
+def _epoch_lines(field: str, title: str, last: int, **more: Any) -> alt.Chart:
     lines = alt.Chart().mark_line(strokeWidth=1.6, opacity=0.8, point=alt.OverlayMarkDef(size=22))
     # Three significant digits do for errors as for flip ratios.
     tooltip = [alt.Tooltip("network:N"), alt.Tooltip("epoch:Q"), alt.Tooltip(field, title=title, format=".3~g")]
-    axis = alt.Axis(tickMinStep=1, format="d")
-    x = alt.X("epoch:Q", title="epoch", axis=axis, scale=alt.Scale(nice=False))
+    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(values=_ticks(last), format="d"), scale=alt.Scale(nice=False))
     drawn: alt.Chart = lines.encode(x=x, y=alt.Y(field, title=title, **more), detail="network:N", tooltip=tooltip)
     return drawn
+
+
+def _ticks(last: int) -> list[int]:
+    """Whole epochs, about eight of them: left alone, the axis of a short training would repeat its rounded numbers."""
+    step = max(1, math.ceil(last / 8))
+    return list(range(step, last + 1, step))
 
 
 def _by_precision(chart: alt.Chart, section: Section, rows: Sequence[_Row]) -> alt.FacetChart:

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -184,26 +185,37 @@ def _notes(section: Section) -> Iterator[str]:
 
 def _provenance(section: Section) -> Iterator[str]:
     yield from _table(_origins(section))
-    records = [record for group in section.groups for record in group.records]
-    yield from _listed("Environment", (_environment(record.provenance) for record in records))
-    yield from _listed("Configuration", (record.configuration for record in records if record.configuration))
-
-
-def _environment(made: Provenance) -> dict[str, Any]:
-    return {"python": made.python, "platform": made.platform, "threads": made.threads, "packages": made.packages}
+    records = [(group.label, record) for group in section.groups for record in group.records]
+    yield from _listed("Made with", ((label, _environment(record.provenance)) for label, record in records))
+    yield from _listed("Configuration", ((label, record.configuration) for label, record in records))
 
 
 def _origins(section: Section) -> Table:
-    records = ((group, record, record.provenance) for group in section.groups for record in group.records)
     rows = tuple(
-        (group.label, pair_name(record), str(record.seed), made.created, made.revision, made.command or "from Python")
-        for group, record, made in records
+        (group.label, pair_name(record), str(record.seed), record.provenance.created)
+        for group in section.groups
+        for record in group.records
     )
-    header = ("precision", "networks", "seed", "made", "revision", "command")
+    header = ("precision", "networks", "seed", "made")
     return Table("Where the records come from", "Seed: of matching and controls.", header, rows, keys=len(header))
 
 
-def _listed(title: str, contents: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Each different content once."""
-    for text in dict.fromkeys(json.dumps(content, indent=2, ensure_ascii=False) for content in contents):
-        yield f"<h3>{escape(title)}</h3><pre>{escape(text)}</pre>"
+def _environment(made: Provenance) -> dict[str, Any]:
+    return made.model_dump(exclude={"created"}, exclude_none=True)
+
+
+def _listed(title: str, contents: Iterable[tuple[str, Mapping[str, Any] | None]]) -> Iterator[str]:
+    """Each different content once, with the precisions that it belongs to."""
+    labels: dict[str, dict[str, None]] = {}
+    for label, content in contents:
+        if content:
+            labels.setdefault(_indented(content), {})[label] = None
+    for text, whose in labels.items():
+        yield f"<h3>{escape(title)}: {escape(', '.join(whose))}</h3><pre>{escape(text)}</pre>"
+
+
+def _indented(content: Mapping[str, Any]) -> str:
+    """JSON to read: innermost lists on one line."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    # JSON has no line breaks inside strings, so these are all between values.
+    return re.sub(r"\[\n[^\[\]{}]*\n *\]", lambda found: " ".join(map(str.strip, found[0].split("\n"))), text)

@@ -4,18 +4,19 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from compare.report.sections import Group, Section, sections
-from compare.report.tables import SPREAD, TERMS, Table, tables
+from compare.report.tables import SPREAD, TERMS, Table, controls, distances, summary, tables
 from compare.runs.record import Record
 
 WIDTH = 110
 
 
-def markdown(records: Iterable[Record]) -> str:
+def markdown(records: Iterable[Record], *, brief: bool = False) -> str:
     """The tables of the report, for terminals and pull requests.
 
     Args:
         records: At least one; any precisions, data sets and models. Those of different data or models are never
             averaged.
+        brief: Only the summary, the distances and the null controls.
 
     Returns:
         GitHub-flavoured Markdown, its columns padded.
@@ -31,7 +32,7 @@ def markdown(records: Iterable[Record]) -> str:
     found = sections(records)
     blocks = ["# Connectivity report", _paragraph(SPREAD), _paragraph(TERMS)]
     for section in found:
-        blocks += _section(section)
+        blocks += _section(section, brief=brief)
     return "\n\n".join(blocks) + "\n"
 
 
@@ -61,9 +62,10 @@ def notes(section: Section) -> list[str]:
     return list(dict.fromkeys(f"{g.label}: {note}" for g in section.groups for r in g.records for note in r.notes))
 
 
-def _section(section: Section) -> list[str]:
+def _section(section: Section, *, brief: bool) -> list[str]:
     blocks = [f"## {_one_line(heading(section))}", _paragraph(lead(section))]
-    for table in tables(section):
+    made = (summary(section), distances(section), controls(section)) if brief else tables(section)
+    for table in made:
         blocks += [f"### {table.title}", _paragraph(table.note), _table(table)]
     remarks = notes(section)
     if remarks:

@@ -3,6 +3,7 @@
 import datetime
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -67,5 +68,6 @@ def _version(name: str) -> str:
 
 
 def command_line() -> str:
-    """The command as typed, the program by its name alone."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command as typed, absolute paths by their last part alone: they say nothing on another machine."""
+    words = [f".../{Path(word).name}" if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return shlex.join(["compare-nets", *words])
