@@ -132,9 +132,9 @@ def barriers(section: Section, split: SplitName) -> Table:
     """Errors on the paths, on one split."""
     return Table(
         f"Error on the path, {split} samples",
-        "Midpoint: error at t = 1/2 (or nearest to it), in % of samples. Barrier: max over t of error(t) - "
-        "max(error(0), error(1)). Over chord: max over t of error(t) - (1 - t) error(0) - t error(1). Both in percentage points (pp), over the t "
-        "that were measured.",
+        "Midpoint: error at t = 1/2 (or nearest to it), in % of samples. Barrier: max over t of "
+        "error(t) - max(error(0), error(1)). Over chord: max over t of error(t) - (1 - t) error(0) - t error(1). Both "
+        "in percentage points (pp), over the t that were measured.",
         ("treatment", "path", "statistics", "precision", "midpoint (%)", "barrier (pp)", "over chord (pp)", "n"),
         tuple(_barrier_rows(section, split)),
         keys=4,
