@@ -103,12 +103,15 @@ def call(model: nn.Module, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
 
     Args:
         model: Any module that returns one tensor; it is not changed, its mode (training or evaluation) counts.
-        params: Parameters and buffers by name.
+        params: Parameters and buffers by name; not changed either, though normalisation in training mode would.
         x: Input ``[batch, ...]``.
 
     Returns:
         ``[batch, classes]``, or whatever the model returns.
     """
+    if any(module.training for module in model.modules()):
+        buffers = {name for name, _ in model.named_buffers()}
+        params = {name: tensor.clone() if name in buffers else tensor for name, tensor in params.items()}
     output: Tensor = functional_call(model, dict(params), (x,))
     return output
 

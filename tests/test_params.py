@@ -21,6 +21,14 @@ def test_call_uses_the_given_parameters_and_leaves_the_model() -> None:
     assert torch.equal(model.weight, before)
 
 
+def test_call_in_training_mode_leaves_the_given_statistics() -> None:
+    model = nn.BatchNorm1d(2)
+    params = parameters(model)
+    call(model.train(), params, torch.randn(8, 2))
+    assert torch.equal(params["running_mean"], torch.zeros(2))
+    assert torch.equal(model.running_mean, torch.zeros(2))
+
+
 @given(st.floats(width=32, allow_nan=False))
 def test_sign_is_plus_or_minus_one(x: float) -> None:
     assert sign(torch.tensor(x)).item() == (1 if x >= 0 else -1)

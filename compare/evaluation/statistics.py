@@ -4,10 +4,11 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compare.errors import CompareError
-from compare.params import Params, call
+from compare.params import Params
 
 
 class StatisticsError(CompareError, ValueError):
@@ -68,5 +69,5 @@ def re_estimated(measuring: nn.Module, params: Params, x: Tensor, *, batch: int 
         if name.rpartition(".")[2] == "num_batches_tracked":
             fresh[name].zero_()
     for part in x.chunk(-(-len(x) // batch)):
-        call(measuring, fresh, part)
+        functional_call(measuring, fresh, (part,))  # which writes the statistics into ``fresh``
     return fresh
