@@ -9,6 +9,7 @@ from torch import nn
 from binarynets import networks
 from binarynets.layers import BinaryConv1d, BinaryConv2d, BinaryLinear, Sign, clip_latents_, latent_weights
 from binarynets.optimisers import Bop, assign
+from binarynets.quantisers import Quantiser
 from binarynets.signs import standard_form
 from compare.family import Family
 from compare.params import Params, sign
@@ -19,16 +20,21 @@ from compare.training import Optimiser, Recipe, TrainingSettings
 _SETTINGS = TrainingSettings(epochs=20, batch=100, optimiser="adam", learning_rate=3e-3)
 
 
+def _is_sign(quantiser: Quantiser) -> bool:
+    """Probed on numbers of all sizes: the weights at hand may hide a scale or a dead zone."""
+    sizes = torch.logspace(-37, 4, 300)
+    probe = torch.cat([-sizes, torch.zeros(1), sizes]).view(1, -1)
+    return torch.equal(quantiser(probe).detach(), sign(probe))
+
+
 def _binarised_map(site: Site, stream: Stream) -> Stream:
-    weight = site.operation.binary_weight().detach()
-    if not torch.equal(weight, sign(site.operation.weight)):
+    if not _is_sign(site.operation.quantiser):
         site.refuse("its quantiser gives other weights than +1 and -1 by sign, whose symmetries are not supported yet")
     return linear_map(binarised=True)(site, stream)
 
 
 def _sign_activation(site: Site, stream: Stream) -> Stream:
-    probe = torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0])
-    if not torch.equal(site.operation(probe), sign(probe)):
+    if not _is_sign(site.operation.quantiser):
         site.refuse("its quantiser gives other values than +1 and -1 by sign, whose symmetries are not supported yet")
     return step(site, stream)
 
@@ -60,7 +66,7 @@ def optimiser(model: nn.Module, settings: TrainingSettings) -> Optimiser:
     latents = latent_weights(model)
     rate = settings.learning_rate
     if settings.optimiser == "bop":
-        adam = partial(torch.optim.Adam, lr=rate)
+        adam = partial(torch.optim.Adam, lr=rate, weight_decay=settings.weight_decay)
         return assign(model, (latents, Bop), (lambda name: name not in latents, adam))
     rest = [parameter for name, parameter in model.named_parameters() if name not in latents]
     groups: list[dict[str, Any]] = [
@@ -79,5 +85,7 @@ FAMILY = Family(
     standard_form=standard_form,
     effective=effective,
     networks={"mlp": networks.mlp, "vgg": networks.vgg, "resnet": networks.resnet},
-    recipe=Recipe(settings=_SETTINGS, optimiser=optimiser, after_step=clip_latents_, latents=latent_weights),
+    recipe=Recipe(
+        name="binary", settings=_SETTINGS, optimiser=optimiser, after_step=clip_latents_, latents=latent_weights
+    ),
 )

@@ -27,6 +27,10 @@ SAMPLES = 10_000
 _PATHS = {"linear": linear_path, "geodesic": geodesic_path}
 
 
+class RequestError(CompareError, ValueError):
+    """A measurement that makes no sense as asked for."""
+
+
 class ControlError(CompareError, ValueError):
     """The untrained control cannot be made for this network."""
 
@@ -78,18 +82,19 @@ def connect(
         ParameterError: If parameters do not fit the network, or hold NaN or infinity.
         SymmetryError: If the network cannot be traced.
         ControlError: If there is no way to make the untrained control.
-        ValueError: If ``points`` or ``samples`` is too small.
+        RequestError: If ``points`` or ``samples`` is too small.
     """
     if points < 2 or samples < 2:
-        raise ValueError(f"expected at least 2 points and 2 samples, got {points} and {samples}")
+        raise RequestError(f"expected at least 2 points and 2 samples, got {points} and {samples}")
     graph = trace(model, data.train.x[:16], family)
     graph.check(a, "a")
     graph.check(b, "b")
     fresh = untrained if untrained is not None else _untrained(model, seed)
+    graph.check(fresh, "untrained")
     splits: dict[SplitName, Split] = {"train": data.train.subset(samples), "test": data.test.subset(samples)}
     bench = _Bench(graph, model, splits, tuple(i / (points - 1) for i in range(points)), describe)
     pair = _treated(graph, a, b, seed)
-    notes = [*graph.notes, *_dead_notes(graph, pair)]
+    notes = [*graph.notes, *_dead_notes(graph, pair), *_latent_notes(graph, a, b)]
     curves = tuple(bench.curves(pair, notes))
     copied = random_element(graph, torch.Generator().manual_seed(derived(seed, "copy"))).apply(a)
     return Record(
@@ -248,6 +253,7 @@ def _match(found: Match) -> record.Match:
 def _data(data: Data, splits: Mapping[SplitName, Split]) -> record.Data:
     return record.Data(
         name=data.name,
+        fingerprint=data.fingerprint,
         classes=data.classes,
         train=len(data.train),
         test=len(data.test),
@@ -261,6 +267,15 @@ def _dead_notes(graph: Graph, pair: _Pair) -> Iterator[str]:
         for layer, count in dead_units(graph, params).items():
             if count:
                 yield f"{layer}: {count} dead units in network {name} (all weights or the gain 0), left as they are"
+
+
+def _latent_notes(graph: Graph, a: Params, b: Params) -> Iterator[str]:
+    """Latents of one magnitude (Bop keeps none) say nothing of the order in which bits flip on a path."""
+    for name, params in (("a", a), ("b", b)):
+        for weight in sorted(graph.binarised):
+            sizes = params[weight].abs()
+            if sizes.numel() > 1 and bool((sizes == sizes.flatten()[0]).all()):
+                yield f"{weight}: all latents of network {name} have one magnitude, so many bits flip at once on a path"
 
 
 def _description(model: nn.Module) -> str:

@@ -1,5 +1,6 @@
 """Arithmetic on ``dict[str, Tensor]``: a network's parameters and buffers, matched by name and never by position."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -87,15 +88,39 @@ def check(params: Mapping[str, Tensor], reference: Mapping[str, Tensor], *, what
         )
 
 
+def check_same_types(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
+    """Raise ``ParameterError`` unless entries of the same name have the same type."""
+    for name in a:
+        if a[name].dtype != b[name].dtype:
+            raise ParameterError(f"'{name}' is {a[name].dtype} in a and {b[name].dtype} in b: convert one of them")
+
+
 def _faults(name: str, tensor: object, expected: Tensor) -> list[str]:
     if not isinstance(tensor, Tensor):
         return [f"'{name}' is a {type(tensor).__name__}, not a tensor"]
+    if tensor.is_floating_point() != expected.is_floating_point():
+        return [f"'{name}' has type {tensor.dtype}, expected {expected.dtype}"]
     if tensor.shape != expected.shape:
         return [f"'{name}' has shape {list(tensor.shape)}, expected {list(expected.shape)}"]
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         bad = int((~torch.isfinite(tensor)).sum())
         return [f"'{name}' holds {bad} NaN or infinite of {tensor.numel()} numbers"]
     return []
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of names, types, shapes and all bits: equal only for equal tensors.
+
+    Example:
+        >>> digest({"a": torch.zeros(2)}) == digest({"a": torch.zeros(2)}) != digest({"a": torch.zeros(3)})
+        True
+    """
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()[:12]
 
 
 def call(model: nn.Module, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -119,7 +144,7 @@ def call(model: nn.Module, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
 def lerp(a: Mapping[str, Tensor], b: Mapping[str, Tensor], t: float) -> Params:
     """The point (1 - t) a + t b, exactly a at 0, b at 1, and a where both agree.
 
-    Entries that are not floating point (counters of batches) are taken from ``a``.
+    Entries that are not floating point (counters of batches) are taken from ``a``. Both must have the same types.
     """
     return {
         name: torch.lerp(tensor, b[name], t) if tensor.is_floating_point() else tensor.clone()

@@ -53,6 +53,7 @@ FAMILY = Family(
     effective=effective,
     networks={"mlp": networks.mlp, "vgg": networks.vgg, "resnet": networks.resnet},
     recipe=Recipe(
+        name="full",
         settings=TrainingSettings(epochs=20, batch=100, optimiser="adam", learning_rate=1e-3),
         optimiser=optimiser,
         after_step=_nothing,

@@ -10,7 +10,7 @@ from compare import connect, load_data
 from compare.connectivity import ControlError
 from compare.experiment import build
 from compare.family import PrecisionError, families
-from compare.params import ParameterError, parameters
+from compare.params import ParameterError, call, parameters, sign
 from compare.runs import Record
 from compare.runs.configuration import configure
 from compare.symmetry import random_element, trace
@@ -194,6 +194,32 @@ def test_parameters_that_do_not_fit_are_refused(trained, digits, change, message
     change(b)
     with pytest.raises(ParameterError, match=message):
         connect(fullprecision.FAMILY, fullprecision.mlp(64, [32, 24], 10), a, b, digits)
+
+
+def test_an_untrained_network_that_does_not_fit_is_found_first(trained, digits, monkeypatch) -> None:
+    monkeypatch.setattr("compare.connectivity.error_curves", lambda *_, **__: pytest.fail("measured first"))
+    with pytest.raises(ParameterError, match="untrained does not fit"):
+        _connect("full", trained, digits, untrained={})
+
+
+def test_latents_without_magnitudes_are_noted(trained, digits) -> None:
+    """As Bop leaves them."""
+    module, family = FAMILIES["binary"]
+    a = {n: sign(t) if t.ndim > 1 else t for n, t in trained["binary"][0].params.items()}
+    record = connect(family, module.mlp(64, [32, 24], 10), a, trained["binary"][1].params, digits, points=3, samples=50)
+    assert any("linear1.weight: all latents of network a have one magnitude" in note for note in record.notes)
+    assert not any("network b" in note for note in record.notes)
+
+
+def test_effective_parameters_are_those_the_network_computes_with(trained, digits) -> None:
+    for precision, (module, family) in FAMILIES.items():
+        model = module.mlp(64, [32, 24], 10).eval()
+        graph = trace(model, digits.train.x[:4], family)
+        params = trained[precision][0].params
+        used = family.effective(graph, params)
+        assert torch.equal(call(model, params, digits.test.x), call(model, used, digits.test.x))
+        signs = {float(v) for v in used["linear1.weight"].unique()[:3]}
+        assert (signs == {-1.0, 1.0}) == (precision == "binary")
 
 
 @pytest.mark.parametrize("options", [{"points": 1}, {"samples": 1}])

@@ -35,6 +35,24 @@ def test_ends_are_exact_and_arguments_stay(precision, name, make) -> None:
 
 
 @pytest.mark.parametrize("make", PATHS)
+def test_a_path_does_not_move_with_the_callers_tensors(make) -> None:
+    graph, a, b = _ends()
+    path = make(graph, a, b)
+    before = path(0.25)
+    a["linear1.weight"].zero_()
+    assert difference(path(0.25), before) == 0
+    assert path(0)["linear1.weight"].abs().sum() > 0
+
+
+@pytest.mark.parametrize("make", PATHS)
+def test_ends_of_different_types_are_refused(make) -> None:
+    graph, a, b = _ends()
+    b["linear1.weight"] = b["linear1.weight"].double()
+    with pytest.raises(ParameterError, match=r"'linear1\.weight' is torch.float32 in a and torch.float64 in b"):
+        make(graph, a, b)
+
+
+@pytest.mark.parametrize("make", PATHS)
 @pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
 def test_a_path_between_equal_networks_stands_still(make, t) -> None:
     graph, a, _ = _ends()

@@ -1,11 +1,13 @@
 """Matching against brute force, planted elements and its own bound."""
 
 import itertools
+import sys
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 from zoo import FAMILIES, difference, pixels, randomised, small_networks
 
 import binarynets
@@ -83,6 +85,43 @@ def test_the_result_is_never_worse_than_any_start() -> None:
     found = match(graph, a, b, starts=("identity", "random", "sweep"))
     assert found.objective == max(value for _, value in found.starts)
     assert found.objective >= _objective(graph, a, b, random_element(graph, torch.Generator().manual_seed(0)))
+
+
+def test_descents_end_where_no_single_block_can_be_improved() -> None:
+    """Converged means it: every permutation of one block, the others fixed, is no better (a literal check)."""
+    model, graph = _graph("full", [4, 4, 4])
+    for seed in range(5):
+        a, b = randomised(model, seed=seed), randomised(model, seed=seed + 50)
+        found = match(graph, a, b, seed=seed, starts=("random",))
+        assert found.converged
+        for index in range(3):
+            for p in itertools.permutations(range(4)):
+                permutations = list(found.element.permutations)
+                permutations[index] = torch.tensor(p)
+                other = Element(graph, tuple(permutations), found.element.diagonals)
+                assert _objective(graph, a, b, other) <= found.objective + 1e-9
+
+
+def test_more_than_one_sweep_is_needed_and_made() -> None:
+    model, graph = _graph("full", [9, 9, 9])
+    needed = []
+    for seed in range(5):
+        a, b = randomised(model, seed=seed), randomised(model, seed=seed + 50)
+        needed.append(match(graph, a, b, seed=seed, starts=("random",)).sweeps)
+    assert max(needed) > 2
+
+
+def test_the_sweep_start_takes_incoming_weights_alone(monkeypatch) -> None:
+    """Block by block from the input on, against a literal assignment on the rows."""
+    model, graph = _graph("full", [5, 4])
+    a, b = randomised(model, seed=1), randomised(model, seed=2)
+    module = sys.modules["compare.symmetry.match"]
+    monkeypatch.setattr(module, "_descend", lambda problem, element, generator: (element, 0, True))
+    found = match(graph, a, b, starts=("sweep",)).element
+    first, second = (a[layer.weight].double() for layer in graph.layers[:2])
+    p = linear_sum_assignment((first @ b["linear1.weight"].double().T).numpy(), maximize=True)[1]
+    q = linear_sum_assignment((second @ b["linear2.weight"][:, p].double().T).numpy(), maximize=True)[1]
+    assert [permutation.tolist() for permutation in found.permutations] == [p.tolist(), q.tolist()]
 
 
 def test_the_same_seed_gives_the_same_match() -> None:

@@ -43,6 +43,7 @@ def test_sign_is_plus_or_minus_one(x: float) -> None:
         (lambda p: p["bias"].fill_(float("nan")), "'bias' holds 3 NaN or infinite"),
         (lambda p: p["weight"][0].fill_(float("inf")), "'weight' holds 2 NaN or infinite of 6"),
         (lambda p: p.update(bias=[1, 2, 3]), "'bias' is a list"),
+        (lambda p: p.update(bias=torch.tensor([1, 2, 3])), "'bias' has type torch.int64, expected torch.float32"),
     ],
 )
 def test_parameters_that_do_not_fit_are_named(change, message) -> None:

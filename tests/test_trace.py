@@ -12,7 +12,7 @@ import binarynets
 import fullprecision
 from compare.params import call
 from compare.symmetry import SymmetryError, trace
-from compare.symmetry.rules import homogeneous, odd, passes
+from compare.symmetry.rules import FUNCTION_RULES, MODULE_RULES, homogeneous, odd, passes
 
 
 class Own(nn.Module):
@@ -157,7 +157,7 @@ def _tied() -> nn.Module:
         (_Branch(), "cannot be traced by torch.fx"),
         (_Residual(), "used more than once|join values"),
         (_Bare(), "no rule covers 'unused'"),
-        (_TwoInputs(), "one input"),
+        (_TwoInputs(), "does not take example_input .*missing 1 required positional argument"),
         (_sequence(nn.LayerNorm(6)), r"'2' \(LayerNorm\): no rule is known"),
         (_sequence(nn.ReLU(), nn.BatchNorm1d(6)), r"'3' \(BatchNorm1d\): .* directly behind a linear map"),
         (_sequence(nn.BatchNorm1d(6, track_running_stats=False)), "running statistics"),
@@ -177,8 +177,63 @@ def test_what_is_not_known_is_refused_by_name(model, message) -> None:
 
 def test_quantisers_with_other_values_are_refused() -> None:
     model = binarynets.mlp(64, [4], 3, weight_quantiser=binarynets.magnitude_aware_sign).eval()
+    for weight in binarynets.latent_weights(model).values():
+        weight.data = torch.sign(weight.data)  # as Bop leaves them: here the scale does not show
     with pytest.raises(SymmetryError, match=r"'linear1' \(BinaryLinear\): its quantiser"):
         trace(model, pixels(4), binarynets.FAMILY)
+
+
+def test_activations_with_a_dead_zone_are_refused() -> None:
+    def ternary(x: Tensor) -> Tensor:
+        return torch.where((x > 0) & (x < 0.4), 0.0, binarynets.ste_sign(x))
+
+    model = binarynets.mlp(64, [4], 3, quantiser=ternary, weight_quantiser=binarynets.ste_sign).eval()
+    with pytest.raises(SymmetryError, match=r"\(Sign\): its quantiser"):
+        trace(model, pixels(4), binarynets.FAMILY)
+
+
+def test_another_precisions_layers_are_refused_with_the_remedy() -> None:
+    with pytest.raises(SymmetryError, match="trace with that precision's FAMILY"):
+        _trace(binarynets.mlp(64, [4], 3))
+
+
+def test_a_model_that_is_not_on_the_cpu_is_refused() -> None:
+    with pytest.raises(SymmetryError, match="expected a model on the CPU, got parameters on meta"):
+        _trace(Own().to("meta"))
+
+
+def test_an_example_of_another_shape_is_refused() -> None:
+    with pytest.raises(SymmetryError, match=r"Own does not take example_input \[4, 63\]"):
+        trace(Own(), torch.randn(4, 63), fullprecision.FAMILY)
+
+
+def test_pooling_over_the_units_is_refused() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.MaxPool1d(2), nn.Linear(3, 2))
+    with pytest.raises(SymmetryError, match="its inputs are not the 6 units of '1'"):
+        _trace(model)
+
+
+def test_no_gain_behind_pooling_means_no_signs() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.BatchNorm2d(4, affine=False), nn.Tanh(), nn.Flatten(), nn.Linear(36, 3)
+    )
+    assert not _trace(model).blocks[0].signs
+
+
+def test_an_average_behind_the_offset_means_no_signs() -> None:
+    model = nn.Sequential(
+        *(binarynets.BinaryConv2d(1, 4, 3), nn.BatchNorm2d(4), nn.AvgPool2d(2), binarynets.Sign()),
+        *(nn.Flatten(), binarynets.BinaryLinear(36, 3)),
+    )
+    graph = trace(model, pixels(4), binarynets.FAMILY)
+    assert not graph.blocks[0].signs
+    assert any("an average lies between" in note for note in graph.notes)
+
+
+def test_an_all_zero_example_proves_no_more_than_any() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 6, bias=False), nn.ReLU(), nn.Linear(6, 3, bias=False))
+    with pytest.raises(SymmetryError, match="do not hold"):
+        trace(model, torch.zeros(4, 1, 8, 8), fullprecision.FAMILY, rules={nn.ReLU: odd})
 
 
 @pytest.mark.parametrize("example", [torch.zeros(0, 1, 8, 8), torch.zeros(3), "no tensor"])
@@ -236,8 +291,7 @@ def test_the_certificate_catches_a_forgotten_buffer(name, monkeypatch) -> None:
         _trace(Own())
 
 
-def test_every_rule_has_a_network_here() -> None:
-    """Each operation with a rule is traced and certified in at least one network."""
+def test_linear_maps_of_every_dimension() -> None:
     maps = {
         nn.Conv1d: (nn.BatchNorm1d, (1, 64)),
         nn.Conv2d: (nn.BatchNorm2d, (1, 8, 8)),
@@ -248,12 +302,62 @@ def test_every_rule_has_a_network_here() -> None:
         x = torch.randn(4, *shape)
         graph = trace(model.eval(), x, fullprecision.FAMILY)
         assert graph.blocks[0].scales
-    poolings = [nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(2), nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(2), nn.Dropout2d()]
-    for pooling in poolings:
-        model = nn.Sequential(nn.Conv2d(1, 4, 3), pooling, nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.LazyLinear(3))
-        model(pixels(4))
-        model[-1] = nn.Linear(model[-1].in_features, 3)
-        assert _trace(model).blocks[0].signs
+
+
+def _example(kind: type[nn.Module]) -> nn.Module:
+    """A module of this type with arguments that suit 1-d or 2-d maps of 4 channels."""
+    arguments = {"Softmax": (1,), "LogSoftmax": (1,)}
+    size = (2,) if "Pool" in kind.__name__ else ()
+    return kind(*arguments.get(kind.__name__, size))
+
+
+OTHERS = [kind for kind in MODULE_RULES if not hasattr(kind, "reset_parameters")]
+
+
+def _linear_or_pooling(kind: type[nn.Module]) -> bool:
+    """Behind these, unlike behind an activation or a flattening, a normalisation is known."""
+    return "Pool" in kind.__name__ or "Dropout" in kind.__name__ or kind is nn.Identity
+
+
+PLACES = [(kind, place) for kind in OTHERS for place in ("before", "not")]
+PLACES += [(kind, "behind") for kind in OTHERS if _linear_or_pooling(kind)]
+
+
+@pytest.mark.parametrize(("kind", "normalised"), PLACES)
+def test_every_operation_with_a_rule_keeps_what_it_claims(kind, normalised) -> None:
+    """Before the normalisation (poolings), behind it, and without one; the certificate is the judge."""
+    flat = kind is nn.Flatten or "1d" in kind.__name__
+    convolution, norm, shape = (nn.Conv1d, nn.BatchNorm1d, (1, 64)) if flat else (nn.Conv2d, nn.BatchNorm2d, (1, 8, 8))
+    operation = _example(kind)
+    middle = {"before": [norm(4), operation], "behind": [operation, norm(4)], "not": [operation]}[normalised]
+    body = nn.Sequential(convolution(1, 4, 3), *middle, nn.Tanh() if "Pool" in kind.__name__ else nn.Identity())
+    x = torch.randn(6, *shape)
+    body = nn.Sequential(*body, nn.Flatten())
+    model = nn.Sequential(*body, nn.Linear(body(x).shape[1], 3)).eval()
+    assert len(trace(model, x, fullprecision.FAMILY).blocks) == 1
+
+
+@pytest.mark.parametrize("operation", [op for op in FUNCTION_RULES if callable(op)], ids=lambda op: op.__name__)
+def test_every_function_with_a_rule_keeps_what_it_claims(operation) -> None:
+    arguments = {"flatten": {"start_dim": 1}, "softmax": {"dim": 1}, "log_softmax": {"dim": 1}}
+    name = operation.__name__
+    if "pool" in name:
+        arguments[name] = {"output_size": 2} if "adaptive" in name else {"kernel_size": 2}
+    flat = "1d" in name
+
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv1d(1, 4, 3) if flat else nn.Conv2d(1, 4, 3)
+            self.last = nn.LazyLinear(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(torch.flatten(operation(self.first(x), **arguments.get(name, {})), 1))
+
+    model, x = Functional(), torch.randn(6, *((1, 64) if flat else (1, 8, 8)))
+    model(x)
+    model.last = nn.Linear(model.last.in_features, 3)
+    assert len(trace(model.eval(), x, fullprecision.FAMILY).blocks) == 1
 
 
 def test_functional_forms() -> None:

@@ -1,6 +1,7 @@
 """The training loop: the same bits every time, interrupted or not; failures early and clear."""
 
 import json
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
@@ -145,10 +146,72 @@ def test_bop_flips_binary_weights() -> None:
     assert trained.history[0].flip_ratio > 0
 
 
-def test_the_rate_falls_on_a_cosine() -> None:
-    rates = [epoch.learning_rate for epoch in _train("full").history]
-    assert rates[0] == 1e-2
-    assert rates == sorted(rates, reverse=True)
+def test_the_rate_falls_on_half_a_cosine_step_by_step() -> None:
+    rates = []
+
+    class Watched(torch.optim.SGD):
+        def step(self) -> None:
+            rates.append(self.param_groups[0]["lr"])
+            super().step()
+
+    recipe = replace(
+        FAMILIES["full"][1].recipe, optimiser=lambda model, s: Watched(model.parameters(), lr=s.learning_rate)
+    )
+    history = train(_model("full"), _data(), recipe, settings=SETTINGS).history
+    steps = 4 * 7  # the last batch, of one sample, is left out
+    assert rates == pytest.approx([1e-2 * 0.5 * (1 + math.cos(math.pi * i / steps)) for i in range(steps)])
+    assert [epoch.learning_rate for epoch in history] == pytest.approx(rates[::7])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimiser": "lion"}, "one of adam, sgd, bop, got 'lion'"),
+        ({"epochs": 0}, "at least 1 epoch"),
+        ({"batch": 1}, "2 samples a batch"),
+        ({"learning_rate": 0.0}, "positive learning_rate"),
+        ({"learning_rate": float("nan")}, "positive learning_rate"),
+        ({"weight_decay": -1.0}, "weight_decay of at least 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message) -> None:
+    with pytest.raises(SettingsError, match=message):
+        TrainingSettings(**settings)
+
+
+def test_a_folder_belongs_to_one_network_and_one_data_set(tmp_path) -> None:
+    """Another shape, other initial weights, other data of the same name, another precision."""
+    _train("full", folder=tmp_path)
+    recipe = FAMILIES["full"][1].recipe
+    torch.manual_seed(1)
+    shape = FAMILIES["full"][0].mlp(64, [7], 3)
+    for model, data in ((shape, _data()), (_model("full", seed=1), _data()), (_model("full"), _data(114))):
+        with pytest.raises(CheckpointError, match=r"other settings \((initial_parameters|training_data) differ\)"):
+            train(model, data, recipe, settings=SETTINGS, folder=tmp_path)
+    with pytest.raises(CheckpointError, match="precision"):
+        train(_model("full"), _data(), FAMILIES["binary"][1].recipe, settings=SETTINGS, folder=tmp_path)
+
+
+def test_what_describes_a_run_may_hold_tuples_and_buffers_may_be_left_out_of_the_state(tmp_path, monkeypatch) -> None:
+    def model() -> nn.Module:
+        built = _model("full")
+        built.flatten.register_buffer("scale", torch.ones(2), persistent=False)
+        return built
+
+    recipe = FAMILIES["full"][1].recipe
+    run = {"settings": SETTINGS, "folder": tmp_path, "about": {"hidden": (12, 9)}}
+    write = loop_module.write_checkpoint
+
+    def interrupted(folder, checkpoint):
+        write(folder, checkpoint)
+        raise _InterruptError
+
+    monkeypatch.setattr(loop_module, "write_checkpoint", interrupted)
+    with pytest.raises(_InterruptError):
+        train(model(), _data(), recipe, **run)
+    monkeypatch.setattr(loop_module, "write_checkpoint", write)
+    train(model(), _data(), recipe, **run)
+    assert len(train(model(), _data(), recipe, **run).history) == 4
 
 
 @pytest.mark.parametrize("precision", FAMILIES)
@@ -203,3 +266,5 @@ def test_weight_decay_reaches_no_latent_weight() -> None:
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     assert {decays[id(p)] for p in binarynets.latent_weights(model).values()} == {0}
     assert len(decays) == len(list(model.parameters()))
+    bop = binarynets.FAMILY.recipe.optimiser(model, replace(SETTINGS, optimiser="bop", weight_decay=0.1)).param_groups
+    assert [group.get("weight_decay") for group in bop] == [None, 0.1]

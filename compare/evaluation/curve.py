@@ -99,7 +99,8 @@ def _as_is(params: Params) -> Params:
 
 def _settler(model: nn.Module, splits: Mapping[Any, Samples], calibration: Tensor | None) -> Callable[[Params], Params]:
     if calibration is None:
-        calibration = next((getattr(split, "calibration", None) for split in splits.values()), None)
+        offered = (getattr(split, "calibration", None) for split in splits.values())
+        calibration = next((x for x in offered if x is not None), None)
     if calibration is None:
         raise StatisticsError(
             "statistics='re-estimated': pass calibration=, training inputs to measure the statistics on"

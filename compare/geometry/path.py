@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compare.errors import CompareError
 from compare.geometry import sphere
-from compare.params import Coordinate, Params, lerp
+from compare.params import Coordinate, Params, check_same_types, lerp
 
 
 class AntipodalError(CompareError, ValueError):
@@ -28,7 +28,7 @@ class Charted(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Path:
     """A path from ``a`` at t = 0 to ``b`` at t = 1, both exactly; call it to get the parameters at t.
 
@@ -71,8 +71,7 @@ def linear_path(graph: Charted, a: Params, b: Params) -> Path:
     Raises:
         ParameterError: If ``a`` or ``b`` does not fit the network.
     """
-    graph.check(a, "a")
-    graph.check(b, "b")
+    a, b = _ends(graph, a, b)
     return Path("linear", a, b, lambda t: lerp(a, b, t))
 
 
@@ -94,8 +93,7 @@ def geodesic_path(graph: Charted, a: Params, b: Params) -> Path:
         ParameterError: If ``a`` or ``b`` does not fit the network.
         AntipodalError: If a row of ``b`` is opposite to that of ``a``; the message names the parameter.
     """
-    graph.check(a, "a")
-    graph.check(b, "b")
+    a, b = _ends(graph, a, b)
     arcs = {name: _arc(name, kind, a, b) for name, kind in graph.coordinates.items() if kind.kind != "linear"}
     straight_a, straight_b = ({k: v for k, v in end.items() if k not in arcs} for end in (a, b))
 
@@ -104,6 +102,15 @@ def geodesic_path(graph: Charted, a: Params, b: Params) -> Path:
         return {name: moved[name] for name in a}
 
     return Path("geodesic", a, b, between)
+
+
+def _ends(graph: Charted, a: Params, b: Params) -> tuple[Params, Params]:
+    """Checked copies: a path must not move when the caller's tensors do."""
+    graph.check(a, "a")
+    graph.check(b, "b")
+    check_same_types(a, b)
+    first, second = ({name: tensor.clone() for name, tensor in end.items()} for end in (a, b))
+    return first, second
 
 
 def points(tensor: Tensor, coordinate: Coordinate) -> Tensor:

@@ -29,8 +29,8 @@ def certify(model: nn.Module, graph: Graph, x: Tensor, *, draws: int = 3, seed: 
         SymmetryError: If outputs differ by more than 1e-9 of their largest magnitude; the message names the block.
     """
     working = copy.deepcopy(model).eval().double()
-    x = x.detach().double()
     generator = torch.Generator().manual_seed(seed)
+    x = torch.cat([x.detach().double(), _drawn_like(x, generator)])
     for _ in range(draws):
         params = _randomised(parameters(working), graph, generator)
         element = random_element(graph, generator)
@@ -46,6 +46,12 @@ def certify(model: nn.Module, graph: Graph, x: Tensor, *, draws: int = 3, seed: 
             "outputs changed under a random element of the group. "
             "A rule claims more than the operation has; correct the rule passed to compare.trace"
         )
+
+
+def _drawn_like(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Inputs of the example's shape, integers where it has integers: an example may be all zeros, and prove nothing."""
+    drawn = 3 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    return drawn.round() if bool((x == x.round()).all()) else drawn
 
 
 def _difference(model: nn.Module, params: Params, element: Element, x: Tensor) -> float:

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from compare.params import Params
 from compare.symmetry.graph import Block, Graph, SymmetryError, Tie
+from compare.symmetry.thresholds import between_integers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Element:
     """One element of the group: on each block ``x[i] -> d_i x[p_i]`` along the axes tied to it.
 
@@ -25,6 +26,8 @@ class Element:
 
     def __post_init__(self) -> None:
         """Check that each block has a permutation and an admissible diagonal."""
+        if not len(self.permutations) == len(self.diagonals) == len(self.graph.blocks):
+            raise SymmetryError(f"expected a permutation and a diagonal for each of {len(self.graph.blocks)} blocks")
         for block, p, d in zip(self.graph.blocks, self.permutations, self.diagonals, strict=True):
             if not torch.equal(p.sort().values, torch.arange(block.size)):
                 raise SymmetryError(f"block '{block.name}': expected a permutation of {block.size} units")
@@ -38,8 +41,9 @@ class Element:
     def apply(self, params: Params) -> Params:
         """The symmetric copy of ``params``: another point of parameter space, the same function.
 
-        A latent weight that is exactly 0 counts as +1, and minus 0 would too: it is replaced by the smallest normal
-        number. A threshold is negated so that a pre-activation of exactly 0 changes sides as well: x >= c becomes
+        sign(0) = +1, so ties are broken first, which changes no decision: a latent weight of exactly 0 becomes the
+        smallest normal number, and a threshold that an integer pre-activation meets exactly moves by half an integer.
+        Where pre-activations are real numbers, a negated threshold steps to the next float: x >= c becomes
         not (-x >= c'), with c' the float next to -c.
 
         Args:
@@ -55,9 +59,12 @@ class Element:
         moved = {name: tensor.clone() for name, tensor in params.items()}
         for name in self.graph.binarised:
             moved[name] = without_zeros(moved[name])
+        for name, offset in between_integers(self.graph, params, only_ties=True).items():
+            moved[name] = offset.to(moved[name].dtype)
+        stepping = self.graph.stepping
         for block, p, d in zip(self.graph.blocks, self.permutations, self.diagonals, strict=True):
             for tie in block.ties:
-                moved[tie.name] = _act(moved[tie.name], tie, p, d, threshold=tie.name in self.graph.thresholds)
+                moved[tie.name] = _act(moved[tie.name], tie, p, d, stepping=tie.name in stepping)
         return moved
 
     def inverse(self) -> "Element":
@@ -120,7 +127,7 @@ def _random_diagonal(block: Block, generator: torch.Generator) -> Tensor:
     return d
 
 
-def _act(tensor: Tensor, tie: Tie, p: Tensor, d: Tensor, *, threshold: bool) -> Tensor:
+def _act(tensor: Tensor, tie: Tie, p: Tensor, d: Tensor, *, stepping: bool) -> Tensor:
     index, factor = p, d.abs() ** tie.scales
     negative = (d < 0) & tie.negates
     if tie.repeat > 1:
@@ -130,7 +137,7 @@ def _act(tensor: Tensor, tie: Tie, p: Tensor, d: Tensor, *, threshold: bool) -> 
     moved = tensor.index_select(tie.axis, index)
     if tie.scales:
         moved = (moved * factor.view(shape)).to(tensor.dtype)
-    negated = -step_up(moved) if threshold else -moved
+    negated = -step_up(moved) if stepping else -moved
     return torch.where(negative.view(shape), negated, moved) if tie.negates else moved
 
 

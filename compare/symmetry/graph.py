@@ -86,7 +86,7 @@ class Layer:
         block: Index of the block of its outputs; None for the network's last layer.
         binarised: The weight is latent, its signs are used.
         step: The sign function follows: a positive factor before it changes nothing.
-        integer: With binarised weights: all inputs are integers, so that the map's outputs are.
+        integer: What reaches the normalisation (or the sign function) is an integer, plus the bias if there is one.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Layer:
         return self.norm.offset if self.norm else self.bias
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Graph:
     """All symmetries of a network that are known and proved: blocks, and the layers between them in their order.
 
@@ -116,12 +116,15 @@ class Graph:
         blocks: Hidden units and their groups.
         reference: Names, shapes and types of all parameters and buffers.
         standardise: The precision's standard form, see ``compare.standard_form``.
+        scalable: A positive factor on the last layer is one on the outputs, so that no decision changes; not so where
+            an activation follows it.
     """
 
     layers: tuple[Layer, ...]
     blocks: tuple[Block, ...]
     reference: Mapping[str, Tensor]
     standardise: StandardForm
+    scalable: bool
 
     @property
     def coordinates(self) -> dict[str, Coordinate]:
@@ -138,9 +141,9 @@ class Graph:
         return frozenset(layer.weight for layer in self.layers if layer.binarised)
 
     @property
-    def thresholds(self) -> frozenset[str]:
-        """Names of offsets that are added last before a sign function."""
-        return frozenset(layer.threshold for layer in self.layers if layer.threshold is not None)
+    def stepping(self) -> frozenset[str]:
+        """Names of thresholds of real-valued pre-activations, which step to the next float when they are negated."""
+        return frozenset(layer.threshold for layer in self.layers if layer.threshold and not layer.integer)
 
     @property
     def notes(self) -> tuple[str, ...]:

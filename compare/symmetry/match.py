@@ -20,7 +20,7 @@ Weights = Literal["latent", "binarised"]
 _MAX_SWEEPS = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Match:
     """The best element found, and how good it is.
 

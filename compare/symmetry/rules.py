@@ -2,7 +2,7 @@
 
 A rule is a function ``(site, stream) -> stream``. It may read the module at the site, refuse it (``site.refuse``), and
 write what it finds into the draft of the layer that produced the stream. A precision adds rules for its own layers, a
-user for theirs: ``compare.trace(model, x, family, rules={MyActivation: odd()})``.
+user for theirs: ``compare.trace(model, x, family, rules={MyActivation: odd})``.
 """
 
 from collections.abc import Callable, Mapping
@@ -46,6 +46,7 @@ class Stream:
         scales: Likewise for positive factors.
         integer: All entries are integers.
         activated: An activation was passed.
+        averaged: An average was taken behind the offset that would break ties.
     """
 
     draft: Draft | None = None
@@ -54,6 +55,7 @@ class Stream:
     scales: bool = True
     integer: bool = False
     activated: bool = False
+    averaged: bool = False
 
     def without_signs(self, why: str) -> "Stream":
         """The stream behind an operation that negation does not pass."""
@@ -102,6 +104,8 @@ def linear_map(*, binarised: bool = False) -> Rule:
         if isinstance(module, nn.Linear) and len(site.shape_in) != 2:
             site.refuse(f"expected an input [batch, features], got {list(site.shape_in)}; flatten it first")
         if stream.draft is not None:
+            if module.weight.shape[1] != stream.draft.size * stream.repeat:
+                site.refuse(f"its inputs are not the {stream.draft.size} units of '{stream.draft.name}'")
             _consume(stream.draft, stream, site.parameter("weight"), binarised)
         draft = Draft(
             name=site.name,
@@ -118,8 +122,8 @@ def linear_map(*, binarised: bool = False) -> Rule:
 
 def _consume(draft: Draft, stream: Stream, weight: str, binarised: bool) -> None:
     draft.inputs.append((weight, stream.repeat))
-    if draft.pooled and draft.norm is None:
-        stream = stream.without_signs("max pooling lies behind the linear map and no normalisation behind the pooling")
+    if draft.pooled and (draft.norm is None or draft.norm.gain is None):
+        stream = stream.without_signs("max pooling lies behind the linear map, and no gain behind the pooling")
     affine = draft.norm is None or draft.norm.gain is not None
     draft.signs &= stream.signs
     # A binarised weight takes up no factor, neither to make a scale nor to undo one.
@@ -141,17 +145,34 @@ def batch_norm(site: Site, stream: Stream) -> Stream:
         variance=site.parameter("running_var"),
         eps=module.eps,
     )
-    return replace(stream, integer=False)
+    return replace(stream, integer=False, averaged=False)
 
 
 def passes(site: Site, stream: Stream) -> Stream:
-    """Identity, dropout at evaluation, average pooling: signs and positive factors pass."""
-    return replace(stream, integer=stream.integer and site.shape_in == site.shape_out)
+    """Identity, dropout at evaluation: everything passes."""
+    return stream
+
+
+def average(site: Site, stream: Stream) -> Stream:
+    """Average pooling: signs and positive factors pass, integers do not stay integers."""
+    draft = stream.draft
+    if draft is None or stream.activated:
+        return replace(stream, integer=False)
+    draft.integer = False
+    return replace(stream, integer=False, averaged=draft.norm is not None or draft.bias is not None)
 
 
 def homogeneous(site: Site, stream: Stream) -> Stream:
     """ReLU and its leaky form: positive factors pass, signs do not."""
-    return replace(stream, signs=False, activated=True)
+    return replace(stream, signs=False, integer=False, activated=True)
+
+
+def softmax(site: Site, stream: Stream) -> Stream:
+    """Softmax and its logarithm over the units: they may be renamed, no more."""
+    dim = getattr(site.operation, "dim", site.arguments.get("dim"))
+    if dim not in (1, 1 - len(site.shape_in)):
+        site.refuse(f"expected dim=1, the units' axis, got dim={dim}")
+    return pointwise(site, stream)
 
 
 def pointwise(site: Site, stream: Stream) -> Stream:
@@ -175,6 +196,8 @@ def step(site: Site, stream: Stream) -> Stream:
         return replace(stream.without_signs("an activation precedes the sign function"), integer=True, scales=False)
     draft.step = True
     offset = draft.norm.offset if draft.norm else draft.bias
+    if stream.averaged:
+        stream = stream.without_signs("an average lies between the offset and the sign function")
     if offset is None:
         stream = stream.without_signs(
             "a pre-activation can be exactly 0, where sign gives +1, and no offset can move it"
@@ -205,9 +228,10 @@ MODULE_RULES: dict[type[nn.Module], Rule] = {
     **dict.fromkeys((nn.ReLU, nn.LeakyReLU), homogeneous),
     **dict.fromkeys((nn.Tanh, nn.Hardtanh, nn.Softsign), odd),
     **dict.fromkeys((nn.GELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.ELU, nn.SELU, nn.ReLU6, nn.Hardswish), pointwise),
-    **dict.fromkeys((nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AvgPool1d, nn.AvgPool2d), passes),
-    **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), passes),
+    **dict.fromkeys((nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d), passes),
+    **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), average),
     **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d), max_pool),
+    **dict.fromkeys((nn.Softmax, nn.LogSoftmax), softmax),
     nn.Flatten: flatten,
 }
 
@@ -216,6 +240,7 @@ FUNCTION_RULES: dict[Any, Rule] = {
     **dict.fromkeys((torch.tanh, F.tanh, "tanh"), odd),
     **dict.fromkeys((F.gelu, F.silu, torch.sigmoid, "sigmoid"), pointwise),
     **dict.fromkeys((F.max_pool1d, F.max_pool2d), max_pool),
-    **dict.fromkeys((F.avg_pool1d, F.avg_pool2d, F.adaptive_avg_pool2d), passes),
+    **dict.fromkeys((F.avg_pool1d, F.avg_pool2d, F.adaptive_avg_pool2d), average),
+    **dict.fromkeys((F.softmax, F.log_softmax), softmax),
     **dict.fromkeys((torch.flatten, "flatten"), flatten),
 }

@@ -11,6 +11,9 @@ from compare.params import Params
 from compare.symmetry.element import step_up, without_zeros
 from compare.symmetry.graph import Graph, Invariant, Layer
 
+DEAD = 1e-12
+"""Rows with a smaller L2 norm and gains of smaller size count as 0: dividing by them would overflow float32."""
+
 
 def standard_form(graph: Graph, params: Params, *, invariant: Invariant = "error") -> Params:
     """The same function with its scales and the signs of its gains fixed (METHODS of [Toroids], section 2 there).
@@ -27,7 +30,8 @@ def standard_form(graph: Graph, params: Params, *, invariant: Invariant = "error
             is and changes the loss; ``"loss"`` leaves that factor, so that outputs stay the same.
 
     Returns:
-        New parameters. Dead units (rows or gains of 0) keep theirs; ``dead_units`` counts them.
+        New parameters. Dead units (rows or gains below ``DEAD``) keep theirs; ``dead_units`` counts them. Where an
+        activation follows the last layer, its factor stays with ``"error"`` too.
 
     Raises:
         ParameterError: If ``params`` do not fit the network.
@@ -48,16 +52,16 @@ def standard_form(graph: Graph, params: Params, *, invariant: Invariant = "error
 
 
 def dead_units(graph: Graph, params: Params) -> dict[str, int]:
-    """Number of hidden units, by layer, that compute a constant: all weights 0, or a gain of 0."""
+    """Number of hidden units, by layer, that compute a constant: all weights (nearly) 0, or such a gain."""
     counts = {}
     for layer in graph.layers:
         if layer.block is None:
             continue
         dead = torch.zeros(len(params[layer.weight]), dtype=torch.bool)
         if not layer.binarised:
-            dead |= params[layer.weight].flatten(1).abs().amax(1) == 0
+            dead |= torch.linalg.vector_norm(params[layer.weight].double().flatten(1), dim=1) < DEAD
         if layer.norm and layer.norm.gain:
-            dead |= params[layer.norm.gain] == 0
+            dead |= params[layer.norm.gain].abs() < DEAD
         counts[layer.name] = int(dead.sum())
     return counts
 
@@ -86,8 +90,8 @@ def positive_gains(graph: Graph, layer: Layer, params: Params, *, dtype: torch.d
     """Make the gains of a layer's normalisation positive where the layer's group allows it exactly.
 
     Without pooling in between, (w, bias, mean, gain) -> -(w, bias, mean, gain) leaves the unit as it was. Behind
-    pooling the unit itself is negated: gain, offset and the consumers' columns, where the block admits signs. A
-    threshold steps to the next number of ``dtype``, the network's own.
+    pooling the unit itself is negated: gain, offset and the consumers' columns, where the block admits signs. The
+    threshold of a real-valued pre-activation steps to the next number of ``dtype``, the network's own.
     """
     if layer.norm is None or layer.norm.gain is None or layer.norm.offset is None:
         return {}
@@ -98,7 +102,7 @@ def positive_gains(graph: Graph, layer: Layer, params: Params, *, dtype: torch.d
     if layer.block is None or not graph.blocks[layer.block].signs:
         return {}
     offset = params[layer.norm.offset]
-    negated = -step_up(offset.to(dtype)).double() if layer.step else -offset
+    negated = -step_up(offset.to(dtype)).double() if layer.norm.offset in graph.stepping else -offset
     changed = {layer.norm.gain: gain.abs(), layer.norm.offset: torch.where(gain < 0, negated, offset)}
     return changed | scaled_consumers(graph, layer, params, _signs(gain))
 
@@ -110,7 +114,7 @@ def unit_gains(graph: Graph, layer: Layer, params: Params) -> Params:
     if not layer.step and not graph.blocks[layer.block].scales:
         return {}
     gain, offset = params[layer.norm.gain], params[layer.norm.offset]
-    size = torch.where(gain == 0, 1.0, gain.abs())
+    size = torch.where(gain.abs() < DEAD, 1.0, gain.abs())
     changed = {layer.norm.gain: gain / size, layer.norm.offset: offset / size}
     return changed if layer.step else changed | scaled_consumers(graph, layer, params, size)
 
@@ -131,11 +135,13 @@ def unit_rows(graph: Graph, layer: Layer, params: Params) -> Params:
     return changed | scaled_consumers(graph, layer, params, norms)
 
 
-def unit_last(layer: Layer, params: Params, invariant: Invariant) -> Params:
+def unit_last(graph: Graph, layer: Layer, params: Params, invariant: Invariant) -> Params:
     """Give the last layer's weight unit Frobenius norm; its normalisation, or with ``"error"`` its loss, takes it up.
 
     With ``"error"`` the gains and offsets of a last normalisation are divided by the gains' root mean square.
     """
+    if not graph.scalable:
+        invariant = "loss"
     weight = params[layer.weight]
     size = _norms(weight.norm())
     changed: Params = {}
@@ -147,8 +153,9 @@ def unit_last(layer: Layer, params: Params, invariant: Invariant) -> Params:
         names = [layer.weight, *([layer.bias] if layer.bias else [])]
         changed = {name: params[name] / size for name in names}
     if invariant == "error" and layer.norm and layer.norm.gain and layer.norm.offset:
-        rms = _norms(params[layer.norm.gain].square().mean().sqrt())
-        changed |= {name: params[name] / rms for name in (layer.norm.gain, layer.norm.offset)}
+        gain = changed.get(layer.norm.gain, params[layer.norm.gain])
+        rms = _norms(gain.square().mean().sqrt())
+        changed |= {layer.norm.gain: gain / rms, layer.norm.offset: params[layer.norm.offset] / rms}
     return changed
 
 
@@ -163,14 +170,21 @@ def scaled_consumers(graph: Graph, layer: Layer, params: Params, factor: Tensor)
 
 
 def _scaled_statistics(layer: Layer, params: Params, norms: Tensor) -> Params:
-    """Statistics (and the bias before them) of a linear map whose outputs are divided by ``norms``."""
-    assert layer.norm is not None, "called for normalised layers"
-    variance = params[layer.norm.variance]
-    scaled = (variance + layer.norm.eps) / norms.square() - layer.norm.eps
-    changed = {
-        layer.norm.mean: params[layer.norm.mean] / norms,
-        layer.norm.variance: torch.where(norms == 1, variance, scaled),
-    }
+    """Statistics (and the bias before them) of a linear map whose outputs are divided by ``norms``.
+
+    They become those of the divided outputs. What eps, which is not divided, changes goes into the gain; without one it
+    goes into the variance.
+    """
+    norm = layer.norm
+    assert norm is not None, "called for normalised layers"
+    variance = params[norm.variance]
+    scaled = variance / norms.square()
+    changed = {norm.mean: params[norm.mean] / norms, norm.variance: scaled}
+    if norm.gain:
+        changed[norm.gain] = params[norm.gain] * norms * torch.sqrt((scaled + norm.eps) / (variance + norm.eps))
+    else:
+        absorbed = (variance + norm.eps) / norms.square() - norm.eps
+        changed[norm.variance] = torch.where(norms == 1, variance, absorbed)
     if layer.bias:
         changed[layer.bias] = params[layer.bias] / norms
     return changed
@@ -178,7 +192,7 @@ def _scaled_statistics(layer: Layer, params: Params, norms: Tensor) -> Params:
 
 def _norms(norms: Tensor) -> Tensor:
     """Norms to divide by: 1 for dead units, and for those that are 1 to rounding, so that the form is a fixed point."""
-    return torch.where((norms == 0) | ((norms - 1).abs() < 1e-6), 1.0, norms)
+    return torch.where((norms < DEAD) | ((norms - 1).abs() < 1e-6), 1.0, norms)
 
 
 def _signs(gain: Tensor) -> Tensor:

@@ -64,12 +64,27 @@ def trace(
         raise SymmetryError("example_input: expected a batch of inputs [batch, ...], for instance data.train.x[:8]")
     known = {**MODULE_RULES, **family.rules, **(rules or {})}
     working = copy.deepcopy(model).eval()
-    drafts = _follow(_symbolic(working, known, example_input), known, example_input)
-    graph = _freeze(drafts, parameters(model), family.standard_form)
+    _try(working, example_input)
+    drafts, scalable = _follow(_symbolic(working, known, example_input), known, example_input)
+    graph = _freeze(drafts, parameters(model), family.standard_form, scalable=scalable)
     _prove_covered(graph, model)
     if certify:
         prove(model, graph, example_input)
     return graph
+
+
+def _try(model: nn.Module, x: Tensor) -> None:
+    elsewhere = sorted({str(p.device) for p in model.parameters() if p.device.type != "cpu"})
+    if elsewhere:
+        raise SymmetryError(f"expected a model on the CPU, got parameters on {', '.join(elsewhere)}: trace model.cpu()")
+    try:
+        with torch.no_grad():
+            model(x)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise SymmetryError(
+            f"{type(model).__name__} does not take example_input {list(x.shape)} ({x.dtype}): {error}. "
+            "Expected a batch as the model is called with, in the type of its parameters"
+        ) from error
 
 
 class _Tracer(fx.Tracer):
@@ -97,7 +112,7 @@ def _symbolic(model: nn.Module, known: Mapping[type[nn.Module], Rule], x: Tensor
     return traced
 
 
-def _follow(traced: fx.GraphModule, known: Mapping[type[nn.Module], Rule], x: Tensor) -> list[Draft]:
+def _follow(traced: fx.GraphModule, known: Mapping[type[nn.Module], Rule], x: Tensor) -> tuple[list[Draft], bool]:
     streams: dict[fx.Node, Stream] = {}
     drafts: list[Draft] = []
     visited: set[str] = set()
@@ -105,9 +120,15 @@ def _follow(traced: fx.GraphModule, known: Mapping[type[nn.Module], Rule], x: Te
         if node.op == "placeholder":
             streams[node] = Stream(integer=bool((x == x.round()).all()))
             continue
+        if node.op == "get_attr":
+            raise SymmetryError(
+                f"'{node.target}' is used directly in forward. If it belongs to a layer of another precision (a "
+                "binarised one, say), trace with that precision's FAMILY; otherwise give the module that owns it a "
+                "rule: compare.trace(..., rules={Type: rule})"
+            )
         source = _only_input(node)
         if node.op == "output":
-            return _close(drafts, streams[source])
+            return _close(drafts, streams[source]), streams[source].scales
         site, rule = _site(traced, node, source, known)
         if node.op == "call_module":
             if node.target in visited:
@@ -165,7 +186,9 @@ def _close(drafts: list[Draft], output: Stream) -> list[Draft]:
     return drafts
 
 
-def _freeze(drafts: list[Draft], reference: Mapping[str, Tensor], standardise: StandardForm) -> Graph:
+def _freeze(
+    drafts: list[Draft], reference: Mapping[str, Tensor], standardise: StandardForm, *, scalable: bool
+) -> Graph:
     layers = tuple(
         Layer(
             name=draft.name,
@@ -184,7 +207,7 @@ def _freeze(drafts: list[Draft], reference: Mapping[str, Tensor], standardise: S
         Block(draft.name, draft.size, _ties(draft), draft.signs, draft.scales, tuple(draft.notes))
         for draft in drafts[:-1]
     )
-    return Graph(layers, blocks, dict(reference), standardise)
+    return Graph(layers, blocks, dict(reference), standardise, scalable)
 
 
 def _ties(draft: Draft) -> tuple[Tie, ...]:

@@ -1,6 +1,7 @@
 """Checkpoints: one safetensors file that is replaced whole, with the configuration beside it."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: If there is none, or the file is damaged or something else.
     """
-    file = path / FILE if path.is_dir() else path
-    if not file.exists():
+    file = path / FILE if os.path.isdir(path) else path
+    if not os.path.exists(file):
         raise CheckpointError(f"{file} does not exist: expected a checkpoint that `compare-nets train` or `run` wrote")
+    try:
+        with open(file, "rb"):  # safetensors reports every failure to open as a missing file
+            pass
+    except OSError as error:
+        raise CheckpointError(f"could not read {file}: {error.strerror}; expected a checkpoint's file") from error
     try:
         with safe_open(str(file), framework="pt") as opened:
             metadata = opened.metadata() or {}

@@ -1,6 +1,7 @@
 """The one training loop: the same settings and seed give the same bits, interrupted or not."""
 
 import copy
+import json
 import math
 import time
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from compare.errors import CompareError
 from compare.evaluation import Samples, evaluate
-from compare.params import Params, parameters, sign
+from compare.params import Params, check, digest, parameters, sign
 from compare.runs.record import Epoch
 from compare.seeds import derived
 from compare.training.checkpoint import FILE, Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
@@ -95,7 +96,7 @@ def train(
         OutputError: If a checkpoint cannot be written.
     """
     settings = settings or recipe.settings
-    identity = {"seed": seed, "data": data.name, **settings.as_dict(), **(about or {})}
+    identity = _identity(model, data, recipe, settings, seed, about) if folder is not None else {}
     found = _resumable(folder, identity)
     if found and found.complete:
         return Trained(found.params, found.history, seed, settings)
@@ -118,6 +119,28 @@ def train(
     return Trained(parameters(working), history, seed, settings)
 
 
+def _identity(
+    model: nn.Module,
+    data: Data,
+    recipe: Recipe,
+    settings: TrainingSettings,
+    seed: int,
+    about: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Everything that determines the result, as JSON gives it back: tuples would come back as lists."""
+    found = {
+        "seed": seed,
+        "data": data.name,
+        "training_data": digest({"x": data.train.x, "y": data.train.y}),
+        "initial_parameters": digest(parameters(model)),
+        "precision": recipe.name,
+        **settings.as_dict(),
+        **(about or {}),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return plain
+
+
 def _resumable(folder: Path | None, identity: dict[str, Any]) -> Checkpoint | None:
     if folder is None or not (folder / FILE).exists():
         return None
@@ -132,7 +155,10 @@ def _resumable(folder: Path | None, identity: dict[str, Any]) -> Checkpoint | No
 
 
 def _take_up(found: Checkpoint, working: nn.Module, optimiser: Optimiser) -> tuple[Epoch, ...]:
-    working.load_state_dict(found.params, strict=True)
+    check(found.params, parameters(working), what="the checkpoint")
+    with torch.no_grad():
+        for name, tensor in [*working.named_parameters(), *working.named_buffers()]:
+            tensor.copy_(found.params[name])
     if found.optimiser is not None:
         optimiser.load_state_dict(found.optimiser)
     return found.history
@@ -153,16 +179,17 @@ def _epoch(
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(own_seed))
     batches = [part for part in torch.split(order, settings.batch) if len(part) > 1]  # batch normalisation needs two
     loss_sum, wrong, seen, flips = 0.0, 0, 0, 0.0
+    bits = _bits(recipe.latents(model))
     model.train()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(own_seed)
         for number, part in enumerate(batches):
             _set_rate(optimiser, (epoch + number / len(batches)) / settings.epochs)
-            before = _bits(recipe.latents(model))
             loss, logits = _step(model, x[part], y[part], optimiser, recipe)
             if not math.isfinite(loss):
                 raise TrainingError(_diverged(f"the loss became {loss}", epoch, number, settings))
-            flips += _flipped(before, _bits(recipe.latents(model)))
+            before, bits = bits, _bits(recipe.latents(model))
+            flips += _flipped(before, bits)
             loss_sum += loss * len(part)
             wrong += int((logits.argmax(1) != y[part]).sum())
             seen += len(part)
@@ -177,7 +204,7 @@ def _epoch(
         train_error=wrong / seen,
         test_error=evaluate(model, params, data.test).error,
         learning_rate=_rate(settings.learning_rate, epoch / settings.epochs),
-        flip_ratio=flips / len(batches) if before.numel() else None,
+        flip_ratio=flips / len(batches) if bits.numel() else None,
         seconds=time.perf_counter() - began,
     )
 
@@ -215,6 +242,6 @@ def _flipped(before: Tensor, after: Tensor) -> float:
 def _diverged(what: str, epoch: int, step: int, settings: TrainingSettings) -> str:
     return (
         f"training stopped in epoch {epoch + 1}, step {step + 1}: {what}. Expected finite numbers; lower the "
-        f"learning rate (now {settings.learning_rate}) or look for NaN in the data. "
-        "The checkpoint of the epoch before is kept"
+        f"learning rate (now {settings.learning_rate}) or look for NaN in the data"
+        + (". The checkpoint of the epoch before, if one was asked for, is kept" if epoch else "")
     )

@@ -1,12 +1,15 @@
 """How a network is trained: settings that a user may change, and what a precision brings."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from torch import Tensor, nn
 
 from compare.errors import CompareError
+
+OptimiserName: TypeAlias = Literal["adam", "sgd", "bop"]
 
 
 class SettingsError(CompareError, ValueError):
@@ -52,9 +55,26 @@ class TrainingSettings:
 
     epochs: int = 20
     batch: int = 100
-    optimiser: Literal["adam", "sgd", "bop"] = "adam"
+    optimiser: OptimiserName = "adam"
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check every number.
+
+        Raises:
+            SettingsError: Naming the setting, what came and what is expected.
+        """
+        if self.optimiser not in get_args(OptimiserName):
+            known = ", ".join(get_args(OptimiserName))
+            raise SettingsError(f"optimiser: expected one of {known}, got {self.optimiser!r}")
+        if self.epochs < 1 or self.batch < 2:
+            raise SettingsError(f"expected at least 1 epoch and 2 samples a batch, got {self.epochs} and {self.batch}")
+        if not (0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf):
+            raise SettingsError(
+                "expected a positive learning_rate and a weight_decay of at least 0, both finite, "
+                f"got {self.learning_rate} and {self.weight_decay}"
+            )
 
     def changed(self, **given: Any) -> "TrainingSettings":
         """These settings with those given that are not None."""
@@ -70,12 +90,14 @@ class Recipe:
     """What a precision brings to training.
 
     Attributes:
+        name: The precision's name, kept with checkpoints.
         settings: Its defaults.
         optimiser: Makes the optimiser for a model; raises SettingsError for one it does not offer.
         after_step: Called with the model after each step, may change it in place (latent clipping).
         latents: Latent weights of the model by name, for the flip ratio; empty where nothing is binarised.
     """
 
+    name: str
     settings: TrainingSettings
     optimiser: Callable[[nn.Module, TrainingSettings], Optimiser]
     after_step: Callable[[nn.Module], None]
