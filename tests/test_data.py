@@ -218,3 +218,44 @@ def test_the_stub_of_the_room_names_what_is_there() -> None:
 
     assert sorted(compare.data.__all__) == ["DATA_SETS", "Data", "DataError", "Split", "load_data"]
     assert all(getattr(compare.data, name) is not None for name in compare.data.__all__)
+
+
+# What cannot be looked into
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        *(("mnist", method) for method in ("is_dir", "is_file", "iterdir")),
+        *(("cifar10", method) for method in ("is_dir", "is_file", "iterdir")),
+        *(("images", method) for method in ("is_dir", "iterdir")),
+    ],
+)
+def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path: Path, monkeypatch, name: str, method: str) -> None:
+    def refuse(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, method, refuse)
+    with pytest.raises(DataError, match=f"could not .*{tmp_path}.*: Permission denied"):
+        load_data(name, tmp_path)
+
+
+# Fingerprints
+
+
+def _pair(train: Split, test: Split, name: str = "a") -> Data:
+    return Data(name, train, test, classes=2, input_shape=(1, 1, 1))
+
+
+def test_a_fingerprint_depends_on_inputs_and_labels_and_on_no_name() -> None:
+    plain = _pair(_split(4), _split(3))
+    assert plain.fingerprint == _pair(_split(4), _split(3), name="b").fingerprint
+    assert len(plain.fingerprint) == 12
+    moved = Split(_split(4).x + 1, _split(4).y, _split(4).calibration)
+    train, test = (Split(part.x, part.y + 1, part.calibration) for part in (plain.train, plain.test))
+    others = [_pair(moved, plain.test), _pair(train, plain.test), _pair(plain.train, test), _pair(_split(3), _split(4))]
+    assert len({plain.fingerprint, *(other.fingerprint for other in others)}) == 5
+
+
+def test_a_fingerprint_of_loaded_data_is_the_same_every_time_and_for_another_split_another() -> None:
+    assert load_data("digits").fingerprint == load_data("digits").fingerprint != load_data("digits", seed=1).fingerprint

@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import struct
 from pathlib import Path
 
@@ -160,3 +161,22 @@ def test_mnist_itself() -> None:
     assert len(data.test.calibration) == 10_000
     assert (data.train.x.min(), data.train.x.max()) == (-255, 255)
     assert bool((data.train.x.remainder(2) == 1).all())
+
+
+@pytest.mark.parametrize("gzipped", [False, True])
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_another_data_set_of_the_same_names_are_refused(
+    tmp_path: Path, monkeypatch, name: str, gzipped: bool
+) -> None:
+    _write(tmp_path, _contents(), gzipped=gzipped)
+    known = hashlib.md5(_contents()[name]).hexdigest()
+    monkeypatch.setattr("compare.data.idx.CONTENTS", {"mnist": (known,), "fashion-mnist": ()})
+    with pytest.raises(DataError, match=f"{name}.*: this is a file of 'mnist', expected one of 'fashion-mnist'"):
+        load_data("fashion-mnist", tmp_path)
+    assert len(load_data("mnist", tmp_path).train) == 6
+
+
+@pytest.mark.skipif(not (SHARED / "mnist").is_dir(), reason="the original MNIST files are not at ../shared/data/mnist")
+def test_mnist_does_not_pass_for_fashion_mnist() -> None:
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz: this is a file of 'mnist'"):
+        load_data("fashion-mnist", SHARED / "mnist")

@@ -10,7 +10,15 @@ from compare.report import ReportError, markdown, write_report
 from compare.report.sections import find, sections
 from compare.runs.record import Data
 
-OTHER = Data(name="other", classes=10, train=100, test=50, evaluated={"train": 100, "test": 50}, calibration=100)
+OTHER = Data(
+    name="other",
+    fingerprint="other",
+    classes=10,
+    train=100,
+    test=50,
+    evaluated={"train": 100, "test": 50},
+    calibration=100,
+)
 
 
 def test_one_section_holds_all_precisions_of_one_data_set_and_model():
@@ -72,8 +80,54 @@ def test_a_control_that_pairs_repeat_counts_once():
     assert len(section.groups[0].controls("symmetric copy")) == 2  # of seeds 0 and 1, which are first in three pairs
 
 
-def test_records_given_twice_count_once():
-    assert markdown([*records(), *records()]) == markdown(records())
+def made_again(record):
+    """The same run another day: all numbers agree but the times it took."""
+    slower = tuple(
+        end.model_copy(
+            update={"history": tuple(e.model_copy(update={"seconds": 2 * e.seconds + 1}) for e in end.history)}
+        )
+        for end in record.networks
+    )
+    made = record.provenance.model_copy(update={"created": "2001-01-01T00:00:00+00:00"})
+    return record.model_copy(update={"networks": slower, "provenance": made})
+
+
+def test_a_run_made_twice_counts_once_and_the_report_says_so():
+    once = records(("binary",))
+    remark = "- binary: 3 of 6 records left out: they repeat a pair (the same networks, measured the same way)\n"
+    for again in (once, [made_again(record) for record in once]):
+        found = markdown([*once, *again])
+        assert remark in found
+        assert found.replace(remark, "") == markdown(once)
+    (section,) = sections([*once, *map(made_again, once)])
+    assert [network.name for network in section.groups[0].networks] == ["seed 0", "seed 1", "seed 2"]
+
+
+def test_a_pair_measured_with_another_seed_is_no_repeat():
+    (section,) = sections([made_up(seed=0), made_up(seed=1)])
+    assert (len(section.groups[0].records), section.groups[0].repeats) == (2, 0)
+
+
+def test_networks_without_history_are_told_apart_by_their_losses():
+    a, b = (network("binary", seed).model_copy(update={"history": ()}) for seed in (0, 1))
+    other = b.model_copy(update={"losses": {"train": 0.123, "test": 0.456}})
+    (section,) = sections([made_up(networks=(a, b)), made_up(networks=(a, other))])
+    assert len(section.groups[0].records) == 2
+
+
+def test_a_run_and_two_checkpoints_of_the_same_training_stand_in_one_row():
+    settings = {"epochs": 5, "batch": 100, "optimiser": "adam", "learning_rate": 0.001, "weight_decay": 0.0}
+    whole = {"identity": "abc", "data": "digits", "seeds": [0, 1, 2], "training": settings}
+    ends = [{"precision": "binary", "data_set": "digits", "data": "digits", "seed": s, **settings} for s in (0, 2)]
+    (section,) = sections([made_up(configuration=whole), made_up(b=2, configuration={"a": ends[0], "b": ends[1]})])
+    assert [(group.label, len(group.records)) for group in section.groups] == [("binary", 2)]
+
+
+def test_data_of_one_name_and_size_but_another_fingerprint_are_other_data():
+    other = records()[0].data.model_copy(update={"fingerprint": "ba9876543210"})
+    found = sections([*records(), *records(data=other)])
+    assert [section.data.fingerprint for section in found] == ["0123456789ab", "ba9876543210"]
+    assert "(fingerprint ba9876543210)" in " ".join(markdown(records(data=other)).split())
 
 
 def test_the_order_of_pairs_changes_no_number():

@@ -1,8 +1,11 @@
 """The IDX format of MNIST (http://yann.lecun.com/exdb/mnist) and the data sets stored in it."""
 
+import hashlib
 import math
 import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -13,6 +16,24 @@ FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 EXPECTED = f"{', '.join(FILES)}, each may be gzipped"
 CLASSES = 10
 _UNSIGNED_BYTE = 0x08
+
+# MD5 of each data set's four files as in FILES, decompressed: the data sets give their files the same names and sizes.
+CONTENTS: Mapping[str, tuple[str, str, str, str]] = MappingProxyType(
+    {
+        "mnist": (
+            "6bbc9ace898e44ae57da46a324031adb",
+            "a25bea736e30d166cdddb491f175f624",
+            "2646ac647ad5339dbf082846283269ea",
+            "27ae3e4e09519cfbb04c329615203637",
+        ),
+        "fashion-mnist": (
+            "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+            "9018921c3c673c538a1fc5bad174d6f9",
+            "8181f5470baa50b63fa0f6fddb340f0a",
+            "15d484375f8d13e6eb1aabb0c3f46965",
+        ),
+    }
+)
 
 
 def parse_idx(content: bytes, *, dimensions: int, where: str) -> Pixels:
@@ -64,13 +85,14 @@ def read_idx_set(folder: Path, *, name: str) -> Source | None:
         The data set, or None if not all four files are there.
 
     Raises:
-        DataError: Naming the file that is damaged, or the two that do not belong together.
+        DataError: Naming the file that is damaged or another data set's, or the two that do not belong together.
     """
     found = [find_file(folder, stem, stem.replace("-idx", ".idx")) for stem in FILES]
     paths = [path for path in found if path is not None]
     if len(paths) < len(FILES):
         return None
-    train, test = _read_pair(paths[0], paths[1]), _read_pair(paths[2], paths[3])
+    contents = [_read_own(path, name) for path in paths]
+    train, test = (_pair(paths[i : i + 2], contents[i : i + 2]) for i in (0, 2))
     if train.pixels.shape[1:] != test.pixels.shape[1:]:
         raise DataError(
             f"{paths[0]} and {paths[2]}: expected images of one size, got {train.pixels.shape[2:]} to train "
@@ -79,9 +101,22 @@ def read_idx_set(folder: Path, *, name: str) -> Source | None:
     return Source(name, train, test, classes=CLASSES)
 
 
-def _read_pair(images: Path, labels: Path) -> Images:
-    pixels = parse_idx(read_file(images), dimensions=3, where=str(images))
-    classes = parse_idx(read_file(labels), dimensions=1, where=str(labels)).astype(np.int64)
+def _read_own(path: Path, name: str) -> bytes:
+    content = read_file(path)
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    for other, known in CONTENTS.items():
+        if other != name and found in known:
+            raise DataError(
+                f"{path}: this is a file of '{other}', expected one of '{name}'; "
+                "correct the folder, or ask for the data set that it holds"
+            )
+    return content
+
+
+def _pair(paths: Sequence[Path], contents: Sequence[bytes]) -> Images:
+    images, labels = paths
+    pixels = parse_idx(contents[0], dimensions=3, where=str(images))
+    classes = parse_idx(contents[1], dimensions=1, where=str(labels)).astype(np.int64)
     if len(pixels) != len(classes):
         raise DataError(
             f"{images} and {labels}: expected one label for each image, got {len(pixels)} images "

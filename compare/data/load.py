@@ -38,7 +38,8 @@ def load_data(name: str, root: str | os.PathLike[str] | None = None, *, download
 
     Raises:
         DataError: If the name is unknown; if files are missing, saying where what was looked for; if a file is
-            damaged, naming it and the defect; if fetching fails.
+            damaged or another data set's, naming it and the defect; if a folder may not be looked into; if fetching
+            fails.
 
     Example:
         >>> data = load_data("digits")
@@ -51,7 +52,14 @@ def load_data(name: str, root: str | os.PathLike[str] | None = None, *, download
         raise DataError(f"unknown data set {name!r}, expected one of {', '.join(DATA_SETS)}")
     if seed < 0:
         raise DataError(f"seed: expected a whole number from 0 up, got {seed}")
-    return as_data(_source(name, root, download=download, seed=seed), seed=seed)
+    try:
+        source = _source(name, root, download=download, seed=seed)
+    except OSError as error:
+        raise DataError(
+            f"{name}: could not look into {error.filename or root}: {error.strerror}; "
+            "correct the path (root=, --data-root), or its permissions"
+        ) from error
+    return as_data(source, seed=seed)
 
 
 def _source(name: str, root: str | os.PathLike[str] | None, *, download: bool, seed: int) -> Source:

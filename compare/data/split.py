@@ -1,11 +1,13 @@
 """Data sets as networks see them: integer pixels in float tensors, labels, and images to calibrate statistics on."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from compare.data.source import DataError, Images, Source
+from compare.params import digest
 
 CALIBRATION = 10_000
 
@@ -85,6 +87,15 @@ class Data:
     test: Split
     classes: int
     input_shape: tuple[int, int, int]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits of a hash of all inputs and labels: equal only for equal data, whatever the name.
+
+        Data sets are not changed once made: the hash is taken once.
+        """
+        tensors = {"train.x": self.train.x, "train.y": self.train.y, "test.x": self.test.x, "test.y": self.test.y}
+        return digest(tensors)
 
 
 def as_data(source: Source, *, seed: int) -> Data:

@@ -2,15 +2,24 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from compare.errors import CompareError
-from compare.runs.record import Control, Curve, Data, Network, PathKind, Record, SplitName, Statistics, Treatment
+from compare.runs.configuration import Training
+from compare.runs.record import (
+    Control,
+    ControlName,
+    Curve,
+    Data,
+    Network,
+    PathKind,
+    Record,
+    SplitName,
+    Statistics,
+    Treatment,
+)
 
 _T = TypeVar("_T")
-
-# Settings that tell networks or sections apart anyway, not ways of training.
-_NO_SETUP = frozenset({"seed", "precision", "data", "architecture"})
 
 
 class ReportError(CompareError, ValueError):
@@ -23,17 +32,19 @@ class Group:
 
     Attributes:
         label: The precision's name, followed by what tells it from other groups of that precision, if there are any.
-        records: One for each pair of networks, none twice.
+        records: One for each pair of networks and seed of the measurement, none twice.
+        repeats: How many records were left out, since they repeat one of ``records``.
     """
 
     label: str
     records: tuple[Record, ...]
+    repeats: int = 0
 
     @property
     def networks(self) -> tuple[Network, ...]:
         """Each network once, however many pairs it is in.
 
-        Names are free ("a", "b"), so what was recorded of the training counts too, or else the errors.
+        Names are free ("a", "b"), so what was recorded of the training counts too, or else errors and losses.
         """
         return tuple(_distinct((network for record in self.records for network in record.networks), _identity))
 
@@ -47,7 +58,7 @@ class Group:
         )
         return tuple(curve for curve in found if curve is not None)
 
-    def controls(self, name: Literal["symmetric copy", "untrained"]) -> tuple[Control, ...]:
+    def controls(self, name: ControlName) -> tuple[Control, ...]:
         """Each null control once: pairs with the same first network and seed repeat the same one."""
         return tuple(_distinct(one for record in self.records for one in record.controls if one.name == name))
 
@@ -68,7 +79,7 @@ class Section:
 
 
 def sections(records: Iterable[Record]) -> tuple[Section, ...]:
-    """Sort records into what may be compared; equal records count once.
+    """Sort records into what may be compared; records of the same pair, measured the same way, count once.
 
     Args:
         records: Any precisions, data sets and models.
@@ -111,7 +122,7 @@ def _checked(records: Iterable[Record]) -> list[Record]:
             )
     if not found:
         raise ReportError("expected at least one record, got none: run `compare-nets run` to make some")
-    return _distinct(found)
+    return found
 
 
 def _groups(records: Sequence[Record]) -> tuple[Group, ...]:
@@ -119,8 +130,14 @@ def _groups(records: Sequence[Record]) -> tuple[Group, ...]:
     for same in _split(records, lambda record: record.precision):
         variants = _split(same, lambda record: str(sorted(_setup(record).items())))
         setups = [_setup(variant[0]) for variant in variants]
-        groups += [Group(_label(v[0].precision, s, setups), tuple(v)) for v, s in zip(variants, setups, strict=True)]
+        groups += [_group(_label(v[0].precision, s, setups), v) for v, s in zip(variants, setups, strict=True)]
     return tuple(groups)
+
+
+def _group(label: str, records: Sequence[Record]) -> Group:
+    # Data, points and training settings agree within a group: the seed of the measurement is all that is left.
+    kept = _distinct(records, lambda record: (*map(_identity, record.networks), record.seed))
+    return Group(label, tuple(kept), repeats=len(records) - len(kept))
 
 
 def _setup(record: Record) -> dict[str, str]:
@@ -128,7 +145,7 @@ def _setup(record: Record) -> dict[str, str]:
     configuration = record.configuration or {}
     whole, ends = configuration.get("training"), (configuration.get("a"), configuration.get("b"))
     trained: list[Mapping[str, Any]] = [part for part in (whole, *ends) if isinstance(part, Mapping)]
-    names = dict.fromkeys(name for part in trained for name in part if name not in _NO_SETUP)
+    names = [name for name in Training.model_fields if any(name in part for part in trained)]
     settings = {name: " / ".join(dict.fromkeys(str(part.get(name)) for part in trained)) for name in names}
     return {"points": str(max((len(curve.ts) for curve in record.curves), default=0)), **settings}
 
@@ -162,4 +179,6 @@ def _distinct(items: Iterable[_T], key: Callable[[_T], Any] = lambda item: item)
 
 
 def _identity(network: Network) -> tuple[Any, ...]:
-    return network.name, network.seed, network.history or network.errors
+    # The same training takes another time on every run.
+    history = tuple(epoch.model_dump(exclude={"seconds"}) for epoch in network.history)
+    return network.name, network.seed, history or (network.errors, network.losses)

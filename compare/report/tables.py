@@ -63,8 +63,8 @@ def summary(section: Section) -> Table:
     """One row a precision: how good the networks are, and the train error halfway between two of them."""
     return Table(
         "Summary: error (% of samples)",
-        "Test error of the networks themselves, then train error halfway (t = 1/2) on the straight line between two of "
-        "them, with normalisation statistics interpolated; in the last column re-estimated.",
+        "Test error of the networks themselves, then train error halfway (t = 1/2, or nearest to it) on the straight "
+        "line between two of them, with normalisation statistics interpolated; in the last column re-estimated.",
         ("precision", "test error", *(f"½ {name}" for name in TREATMENTS), "½ matched, re-estimated", "pairs"),
         tuple(_summary_row(group) for group in section.groups),
     )

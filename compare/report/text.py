@@ -47,7 +47,8 @@ def lead(section: Section) -> str:
     data = section.data
     measured = ", ".join(f"{number} {split}" for split, number in data.evaluated.items())
     return (
-        f"{titles}. Data: {data.train} train and {data.test} test samples of {data.classes} classes; "
+        f"{titles}. Data: {data.train} train and {data.test} test samples of {data.classes} classes "
+        f"(fingerprint {data.fingerprint}); "
         f"measured on {measured}; statistics re-estimated on {data.calibration} train samples."
     )
 
@@ -58,8 +59,15 @@ def _title(group: Group) -> str:
 
 
 def notes(section: Section) -> list[str]:
-    """What the records remark, each remark once with the precision."""
-    return list(dict.fromkeys(f"{g.label}: {note}" for g in section.groups for r in g.records for note in r.notes))
+    """What was left out, and what the records remark, each remark once with the precision."""
+    dropped = [
+        f"{group.label}: {group.repeats} of {len(group.records) + group.repeats} records left out: they repeat a pair "
+        "(the same networks, measured the same way)"
+        for group in section.groups
+        if group.repeats
+    ]
+    remarks = (f"{g.label}: {note}" for g in section.groups for r in g.records for note in r.notes)
+    return [*dropped, *dict.fromkeys(remarks)]
 
 
 def _section(section: Section, *, brief: bool) -> list[str]:

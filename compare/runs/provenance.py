@@ -37,12 +37,18 @@ def provenance(*, threads: int, command: str | None = None) -> Provenance:
 
 def revision() -> str:
     """The commit of the code, with ``+changes`` where the working tree differs; the version where it is no checkout."""
-    here = Path(__file__).resolve().parents[2]
+    file = Path(__file__).resolve()
+    here = file.parents[2]
+    installed = f"binarynets {_version('binarynets')}, not a checkout"
     try:
+        # Installed into an environment inside somebody else's repository, git would tell of that one.
+        if Path(_git(here, "rev-parse", "--show-toplevel")).resolve() != here:
+            return installed
+        _git(here, "ls-files", "--error-unmatch", str(file))
         commit = _git(here, "rev-parse", "HEAD")
         changed = _git(here, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
-        return f"binarynets {_version('binarynets')}, not a checkout"
+        return installed
     return commit + ("+changes" if changed else "")
 
 

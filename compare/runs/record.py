@@ -1,11 +1,13 @@
 """Records: what was measured between two networks of one precision, as JSON with a schema version."""
 
+import datetime
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from compare.errors import CompareError
 from compare.runs.files import write_text
@@ -16,6 +18,7 @@ Treatment = Literal["as trained", "standard form", "matched"]
 PathKind = Literal["linear", "geodesic"]
 Statistics = Literal["interpolated", "re-estimated"]
 SplitName = Literal["train", "test"]
+ControlName = Literal["symmetric copy", "untrained"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -76,7 +79,8 @@ class Curve(Part):
     """Error and loss of the networks on one path, at ``ts``, on one split.
 
     ``barrier`` is max_t error(t) - max(error(0), error(1)); ``barrier_over_chord`` is
-    max_t [error(t) - (1 - t) error(0) - t error(1)]; both are fractions, with the ends as this curve measured them.
+    max_t [error(t) - (1 - t) error(0) - t error(1)]; both are fractions, with the ends as this curve measured them,
+    and must be those of ``errors``.
     """
 
     treatment: Treatment
@@ -91,17 +95,37 @@ class Curve(Part):
     barrier_over_chord: float
 
     @model_validator(mode="after")
-    def _same_length(self) -> "Curve":
+    def _consistent(self) -> "Curve":
         if not len(self.ts) == len(self.errors) == len(self.losses):
             raise ValueError(
                 f"{len(self.ts)} ts, {len(self.errors)} errors and {len(self.losses)} losses differ in number"
             )
+        if not _from_end_to_end(self.ts):
+            raise ValueError(f"expected at least 2 ts that increase from 0 to 1, got {_shown(self.ts)}")
+        first, last = self.errors[0], self.errors[-1]
+        over = (error - (1 - t) * first - t * last for t, error in zip(self.ts, self.errors, strict=True))
+        _check_height("barrier", self.barrier, max(self.errors) - max(first, last))
+        _check_height("barrier_over_chord", self.barrier_over_chord, max(over))
         return self
 
     @property
     def midpoint_error(self) -> float:
         """The error at the t nearest to 1/2."""
         return self.errors[min(range(len(self.ts)), key=lambda i: abs(self.ts[i] - 0.5))]
+
+
+def _from_end_to_end(ts: tuple[float, ...]) -> bool:
+    return bool(ts) and ts[0] == 0 and ts[-1] == 1 and all(t < after for t, after in itertools.pairwise(ts))
+
+
+def _check_height(name: str, recorded: float, expected: float) -> None:
+    # Rounding differs between ways of writing the same sum.
+    if abs(recorded - expected) > 1e-9:
+        raise ValueError(f"{name}: expected that of the errors, {expected:.9g}, got {recorded:.9g}")
+
+
+def _shown(numbers: tuple[float, ...]) -> str:
+    return f"[{', '.join(map(str, numbers[:6]))}{', ...' if len(numbers) > 6 else ''}]"
 
 
 class Match(Part):
@@ -122,24 +146,35 @@ class Control(Part):
     matched. ``untrained``: the first network against one with fresh parameters; nothing should connect the two.
     """
 
-    name: Literal["symmetric copy", "untrained"]
+    name: ControlName
     distances: tuple[Distance, ...]
     curves: tuple[Curve, ...]
 
 
 class Data(Part):
-    """The data that was measured on. ``train`` and ``test`` are sizes in samples, ``evaluated`` those measured."""
+    """The data that was measured on. ``train`` and ``test`` are sizes in samples, ``evaluated`` those measured.
+
+    ``fingerprint`` is a hash of all inputs and labels: data of one name and size need not be the same.
+    """
 
     name: str
+    fingerprint: str
     classes: int
     train: int
     test: int
     evaluated: dict[SplitName, int]
     calibration: int
 
+    @field_validator("evaluated")
+    @classmethod
+    def _both_splits(cls, evaluated: dict[SplitName, int]) -> dict[SplitName, int]:
+        if len(evaluated) < len(get_args(SplitName)):
+            raise ValueError(f"expected the numbers of train and test samples, got {', '.join(evaluated) or 'none'}")
+        return evaluated
+
 
 class Provenance(Part):
-    """Where a record comes from: enough to make it again."""
+    """Where a record comes from: enough to make it again. ``created`` is an ISO 8601 time with its time zone."""
 
     created: str
     revision: str
@@ -148,6 +183,13 @@ class Provenance(Part):
     platform: str
     threads: int
     packages: dict[str, str]
+
+    @field_validator("created")
+    @classmethod
+    def _iso_with_zone(cls, created: str) -> str:
+        if datetime.datetime.fromisoformat(created).tzinfo is None:
+            raise ValueError(f"expected a time with its zone, as 2000-01-01T00:00:00+00:00, got {created}")
+        return created
 
 
 class Record(Part):
@@ -164,11 +206,19 @@ class Record(Part):
     networks: tuple[Network, Network]
     match: Match
     distances: tuple[Distance, ...]
-    curves: tuple[Curve, ...]
+    curves: Annotated[tuple[Curve, ...], Field(min_length=1)]
     controls: tuple[Control, ...]
     notes: tuple[str, ...] = ()
     configuration: dict[str, Any] | None = None
     provenance: Provenance
+
+    @field_validator("controls")
+    @classmethod
+    def _each_control_once(cls, controls: tuple[Control, ...]) -> tuple[Control, ...]:
+        names, expected = [control.name for control in controls], get_args(ControlName)
+        if sorted(names) != sorted(expected):
+            raise ValueError(f"expected each of {', '.join(expected)} once, got {', '.join(names) or 'none'}")
+        return controls
 
 
 def write_record(record: Record, path: Path) -> None:
@@ -192,6 +242,8 @@ def read_record(path: Path) -> Record:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise RecordError(f"could not read the record {path}: {error.strerror}") from error
+    except RecursionError as error:
+        raise RecordError(f"{path} is not a record: it is nested too deeply") from error
     except ValueError as error:
         raise RecordError(f"{path} is not a record: it is not JSON ({error})") from error
     if not isinstance(content, dict) or "schema_version" not in content:
@@ -216,17 +268,20 @@ def read_records(paths: Iterable[Path]) -> list[Record]:
     """Read every record named: files as they are, folders by all ``*.json`` files under ``records/`` in them.
 
     Raises:
-        RecordError: As ``read_record``, or if a folder holds no record.
+        RecordError: As ``read_record``, or if a folder holds no record or may not be looked into.
     """
-    records = []
-    for path in map(Path, paths):
+    return [read_record(file) for path in paths for file in _record_files(Path(path))]
+
+
+def _record_files(path: Path) -> list[Path]:
+    try:
         if not path.is_dir():
-            records.append(read_record(path))
-            continue
+            return [path]
         found = sorted((path / "records").glob("*.json")) or sorted(path.glob("*.json"))
-        if not found:
-            raise RecordError(
-                f"the folder {path} holds no records (*.json): expected the output folder of `compare-nets run`"
-            )
-        records += [read_record(file) for file in found]
-    return records
+    except OSError as error:
+        raise RecordError(f"could not look for records at {path}: {error.strerror}") from error
+    if not found:
+        raise RecordError(
+            f"the folder {path} holds no records (*.json): expected the output folder of `compare-nets run`"
+        )
+    return found
