@@ -1,6 +1,9 @@
 """The command line ``compare-nets``. Torch is imported by the commands that need it, so that help comes at once."""
 
 import argparse
+import contextlib
+import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,17 +15,49 @@ if TYPE_CHECKING:
     from compare.data import Data
     from compare.runs import Configuration
 
-_EXAMPLES = {
-    "run": """examples:
+_FILES = """files in --data-root (those of mnist, fashion-mnist and cifar10 also in a folder of that name in it):
+  digits                embedded, needs none
+  mnist, fashion-mnist  the four original IDX files, gzipped or not
+  cifar10               the binary or the Python version, its files or the official archive
+  images                PNG or JPEG: train/CLASS/FILE and test/CLASS/FILE, or CLASS/FILE"""
+
+_CHOICES = """what goes together:
+  resnet trains, but cannot be connected yet: use mlp or vgg
+  bop is for binary networks alone (with `run`: --precisions binary)"""
+
+_EPILOGS = {
+    "run": f"""examples:
   compare-nets run
       the embedded digits, binary and full precision, 3 networks each (about a minute)
   compare-nets run --data mnist --data-root ~/data/mnist --hidden 512,512 --epochs 20
   compare-nets run --config study.toml --out runs/study --dry-run
-      print the whole configuration and stop""",
-    "train": """example:
-  compare-nets train --precision binary --data digits --seed 3 --out runs/binary-3""",
-    "connect": """example:
-  compare-nets connect runs/binary-3 runs/binary-4 --out record.json""",
+      print the whole configuration as TOML and stop
+
+The same command again goes on where an interrupted one stopped, and makes nothing twice.
+
+a file for --config, its top before its two tables:
+  data = "digits"
+  seeds = [0, 1, 2]
+  [architecture]
+  hidden = [256, 256]
+  [training]
+  epochs = 20
+
+{_FILES}
+
+{_CHOICES}""",
+    "train": f"""example:
+  compare-nets train --precision binary --data digits --seed 3 --out runs/binary-3
+
+The same command again goes on where an interrupted one stopped.
+
+{_FILES}
+
+{_CHOICES}""",
+    "connect": f"""example:
+  compare-nets connect runs/binary-3 runs/binary-4 --out record.json
+
+{_FILES}""",
     "report": """example:
   compare-nets report runs/mnist runs/other/records/full-0-1.json --out reports/both""",
     "precisions": """example:
@@ -43,7 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], None] = options.command
     try:
         command(options)
-        sys.stdout.flush()
     except CompareError as error:
         print(f"compare-nets {options.name}: error: {error}", file=sys.stderr)  # noqa: T201
         return 2
@@ -55,9 +89,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 130
     except BrokenPipeError:  # the reader of our output has gone (a pager, head): that is no error
-        sys.stderr.close()
         return 0
     return 0
+
+
+def _say(text: str) -> None:
+    """Print at once.
+
+    Raises:
+        OutputError: If standard output is closed or full.
+        BrokenPipeError: If its reader has gone.
+    """
+    from compare.runs.files import OutputError
+
+    try:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "it is closed")
+        print(text, flush=True)  # noqa: T201
+    except OSError as error:
+        _discard_output()
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise OutputError(
+            error.errno, f"could not write to standard output: {error.strerror}. Send it somewhere else"
+        ) from error
+
+
+def _discard_output() -> None:
+    """What is left in the buffer would fail once more, with a traceback, when Python exits."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     _data_options(run)
     train = _command(commands, "train", _train, "train one network and keep it as a checkpoint")
     train.add_argument("--precision", required=True, help="a name that `compare-nets precisions` lists")
-    train.add_argument("--seed", type=int, default=0, help="seed of initial parameters and order (default: 0)")
+    train.add_argument("--seed", type=_seed, default=0, help="seed of initial parameters and order (default: 0)")
     train.add_argument(
         "--out", type=Path, required=True, help="folder of the checkpoint; training goes on from one there"
     )
@@ -83,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     connect.add_argument("a", type=Path, help="folder (or file) of the first checkpoint")
     connect.add_argument("b", type=Path, help="of the second, same precision, shape and data")
     connect.add_argument("--out", type=Path, required=True, help="file of the record (JSON)")
-    connect.add_argument("--seed", type=int, default=0, help="seed of matching and controls (default: 0)")
+    connect.add_argument("--seed", type=_seed, default=0, help="seed of matching and controls (default: 0)")
     connect.add_argument("--points", type=int, default=25, help="networks measured on a path (default: 25)")
     connect.add_argument("--samples", type=int, default=10_000, help="samples measured of each split (default: 10000)")
     _data_options(connect)
@@ -99,7 +160,7 @@ def _command(commands: Any, name: str, function: Callable[..., None], text: str)
         name,
         help=text,
         description=text[0].upper() + text[1:] + ".",
-        epilog=_EXAMPLES[name],
+        epilog=_EPILOGS[name],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(command=function)
@@ -144,10 +205,17 @@ def _as_option(value: Any) -> str:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive number, got {number}")
-    return number
+    return _whole(text, least=1)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, least=0)
+
+
+def _whole(text: str, *, least: int) -> int:
+    if not text.isdecimal() or not least <= int(text) < 2**63:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {least} to 2**63 - 1, got {text!r}")
+    return int(text)
 
 
 def _split(text: str) -> list[Any]:
@@ -178,10 +246,10 @@ def _run(options: argparse.Namespace) -> None:
     from compare.runs.configuration import folder_name, to_toml
 
     configuration = _configuration(options)
+    _check_precisions(configuration)
     folder = options.out or Path("runs") / folder_name(configuration)
-    print(to_toml(configuration), flush=True)  # noqa: T201
+    _say(f"{to_toml(configuration)}\n# output folder: {folder}")
     if options.dry_run:
-        print(f"output folder: {folder}")  # noqa: T201
         return
     from compare.experiment import run
     from compare.runs.provenance import command_line
@@ -191,20 +259,45 @@ def _run(options: argparse.Namespace) -> None:
     _write(records, folder / "report")
 
 
+def _check_precisions(configuration: "Configuration") -> None:
+    """As ``families`` does, without importing them (and torch)."""
+    from compare.precisions import installed
+    from compare.runs import ConfigurationError
+
+    known = installed()
+    for name in configuration.precisions:
+        if name not in known:
+            raise ConfigurationError(
+                f"precisions (--precisions): unknown precision {name!r}: installed are {', '.join(known) or 'none'}"
+            )
+
+
 def _train(options: argparse.Namespace) -> None:
     from compare.experiment import train_one
     from compare.family import families
 
     configuration = _configuration(options)
     family = families((options.precision,))[options.precision]
+    _check_checkpoint_folder(options.out)
     data = _load(configuration.data, options)
     describe = f"{family.name}: train seed {options.seed}"
     trained = train_one(family, configuration, data, options.out, seed=options.seed, describe=describe)
     last = trained.history[-1]
-    print(  # noqa: T201
+    _say(
         f"{family.name}, {last.epoch} epochs: train error {last.train_error:.2%} (running mean over the last epoch), "
         f"test error {last.test_error:.2%}\ncheckpoint: {options.out}"
     )
+
+
+def _check_checkpoint_folder(folder: Path) -> None:
+    from compare.runs.files import OutputError, check_writable, is_free
+    from compare.training.checkpoint import FILE
+
+    if not os.path.exists(folder / FILE) and not is_free(folder):
+        raise OutputError(
+            errno.ENOTEMPTY, f"{folder} is not empty and holds no checkpoint: choose a new or an empty folder"
+        )
+    check_writable(folder / FILE)
 
 
 def _connect(options: argparse.Namespace) -> None:
@@ -215,6 +308,7 @@ def _connect(options: argparse.Namespace) -> None:
     from compare.training import read_checkpoint
 
     a, b = read_checkpoint(options.a), read_checkpoint(options.b)
+    _check_record_file(options.out)
     record = connect_checkpoints(
         a,
         b,
@@ -226,8 +320,19 @@ def _connect(options: argparse.Namespace) -> None:
         describe="connect",
     )
     write_record(record, options.out)
-    print(markdown([record]))  # noqa: T201
-    print(f"record: {options.out}")  # noqa: T201
+    _say(f"{markdown([record])}\nrecord: {options.out}")
+
+
+def _check_record_file(file: Path) -> None:
+    from compare.runs import RecordError, read_record
+    from compare.runs.files import check_writable
+
+    check_writable(file)
+    if os.path.lexists(file):
+        try:
+            read_record(file)
+        except RecordError as error:
+            raise RecordError(f"--out: only a record is replaced, and {error}. Choose another file") from error
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -239,9 +344,32 @@ def _report(options: argparse.Namespace) -> None:
 def _write(records: Sequence[Any], folder: Path) -> None:
     from compare.report import markdown, write_report
 
+    _check_report_folder(folder)
     page = write_report(records, folder)
-    print(markdown(records, brief=True))  # noqa: T201
-    print(f"all tables: {page.with_name('table.md')}\npage: {page}")  # noqa: T201
+    _say(f"{markdown(records, brief=True)}\nall tables: {page.with_name('table.md')}\npage: {page}")
+
+
+def _check_report_folder(folder: Path) -> None:
+    """Each file of a report bears its title near the top."""
+    from compare.runs.files import OutputError, check_writable
+
+    for name in ("index.html", "table.md"):
+        file = folder / name
+        check_writable(file)
+        if os.path.lexists(file) and b"Connectivity report" not in _top(file):
+            raise OutputError(errno.EEXIST, f"{file} is no report of compare-nets: choose another folder, or move it")
+
+
+def _top(file: Path) -> bytes:
+    from compare.runs.files import OutputError
+
+    try:
+        with open(file, "rb") as opened:
+            return opened.read(2000)
+    except OSError as error:
+        raise OutputError(
+            error.errno, f"could not look into {file}: {error.strerror}. Choose another folder"
+        ) from error
 
 
 def _precisions(options: argparse.Namespace) -> None:
@@ -251,4 +379,4 @@ def _precisions(options: argparse.Namespace) -> None:
     width = max(map(len, points), default=0)
     for name, point in points.items():
         distribution = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"
-        print(f"{name:<{width}}  {point.value}  ({distribution})")  # noqa: T201
+        _say(f"{name:<{width}}  {point.value}  ({distribution})")

@@ -1,7 +1,7 @@
 """The main job: train networks of each precision, connect each pair, keep records; everything finished is kept."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from torch import nn
 
 from compare.connectivity import connect
 from compare.data import Data
-from compare.family import Family, families
-from compare.runs import Configuration, Record, identity, read_record, write_record
-from compare.runs.configuration import claim
+from compare.family import Family, PrecisionError, families
+from compare.networks import ShapeError
+from compare.runs import Configuration, Record, RecordError, identity, read_record, write_record
+from compare.runs.configuration import claim, validated
+from compare.runs.files import sole_writer
 from compare.symmetry import trace
 from compare.training import Checkpoint, CheckpointError, Trained, TrainingSettings, train
 
@@ -39,9 +41,11 @@ def run(
         ConfigurationError: If the folder holds something else.
         PrecisionError: For a precision that is not installed.
         SettingsError: If a precision does not offer the optimiser asked for.
+        ShapeError: If the networks cannot be made in this shape.
         SymmetryError: If a network cannot be traced; all of these are found before anything is trained.
         TrainingError: If training diverges.
-        OutputError: If a file cannot be written.
+        RecordError: If a record in the folder is damaged or of another measurement.
+        OutputError: If a file cannot be written, or another process is at work in the folder.
     """
     chosen = families(configuration.precisions)
     for family in chosen.values():
@@ -50,11 +54,12 @@ def run(
         family.recipe.optimiser(network, training_settings(family, configuration))
     claim(folder, configuration)
     records = []
-    for family in chosen.values():
-        networks = {seed: _train(family, configuration, data, folder, seed, show=show) for seed in configuration.seeds}
-        for pair in itertools.combinations(configuration.seeds, 2):
-            ends = networks[pair[0]], networks[pair[1]]
-            records.append(_connected(family, configuration, data, folder, ends, command=command, show=show))
+    with sole_writer(folder):
+        for family in chosen.values():
+            networks = {s: _train(family, configuration, data, folder, s, show=show) for s in configuration.seeds}
+            for pair in itertools.combinations(configuration.seeds, 2):
+                ends = networks[pair[0]], networks[pair[1]]
+                records.append(_connected(family, configuration, data, folder, ends, command=command, show=show))
     return records
 
 
@@ -69,15 +74,31 @@ def build(family: Family, configuration: Configuration, data: Data, *, seed: int
 
     Returns:
         The network.
+
+    Raises:
+        PrecisionError: If the precision does not offer this network.
+        ShapeError: If its sizes make no network, or one too large for the memory.
     """
     shape, inputs = configuration.architecture, data.input_shape
+    if shape.network not in family.networks:
+        raise PrecisionError(
+            f"precision {family.name!r} has no network {shape.network!r}: "
+            f"expected one of {', '.join(family.networks) or 'none'}"
+        )
+    sizes: dict[str, tuple[Any, ...]] = {
+        "mlp": (inputs[0] * inputs[1] * inputs[2], shape.hidden, data.classes),
+        "vgg": (inputs, shape.stages, shape.hidden, data.classes),
+        "resnet": (inputs, shape.widths, [shape.blocks] * len(shape.widths), data.classes),
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if shape.network == "mlp":
-            return family.networks["mlp"](inputs[0] * inputs[1] * inputs[2], shape.hidden, data.classes)
-        if shape.network == "vgg":
-            return family.networks["vgg"](inputs, shape.stages, shape.hidden, data.classes)
-        return family.networks["resnet"](inputs, shape.widths, [shape.blocks] * len(shape.widths), data.classes)
+        try:
+            return family.networks[shape.network](*sizes[shape.network])
+        except (MemoryError, RuntimeError) as error:  # torch's allocator raises the latter
+            raise ShapeError(
+                f"the network {shape.model_dump(mode='json')} cannot be made in precision {family.name!r} "
+                f"({str(error).splitlines()[0]}): expected one that fits into memory; choose smaller sizes"
+            ) from error
 
 
 def training_settings(family: Family, configuration: Configuration) -> TrainingSettings:
@@ -120,8 +141,16 @@ def _connected(
 ) -> Record:
     seeds = ends[0].seed, ends[1].seed
     file = folder / "records" / f"{family.name}-{seeds[0]}-{seeds[1]}.json"
+    name = identity(configuration.model_dump(mode="json"))
     if file.exists():
-        return read_record(file)
+        expected = {
+            "precision": family.name,
+            "seed": seeds[0],
+            "seeds of the networks": seeds,
+            "configuration": name,
+            "data": data.fingerprint,
+        }
+        return _kept(file, expected)
     settings: dict[str, Any] = configuration.model_dump(mode="json", exclude_none=True)
     settings["training"] = training_settings(family, configuration).as_dict()
     record = connect(
@@ -134,11 +163,31 @@ def _connected(
         points=configuration.points,
         samples=configuration.samples,
         trained=ends,
-        configuration={"identity": identity(configuration.model_dump(mode="json")), **settings},
+        configuration={"identity": name, **settings},
         command=command,
         describe=f"{family.name}: seeds {seeds[0]} and {seeds[1]}" if show else None,
     )
     write_record(record, file)
+    return record
+
+
+def _kept(file: Path, expected: Mapping[str, object]) -> Record:
+    """A record of an earlier run; a file's name proves nothing."""
+    remedy = "Remove it; it is measured again"
+    try:
+        record = read_record(file)
+    except RecordError as error:
+        raise RecordError(f"{error}. {remedy}") from error
+    found = {
+        "precision": record.precision,
+        "seed": record.seed,
+        "seeds of the networks": tuple(network.seed for network in record.networks),
+        "configuration": (record.configuration or {}).get("identity"),
+        "data": record.data.fingerprint,
+    }
+    differing = [f"{name} {found[name]}, expected {value}" for name, value in expected.items() if found[name] != value]
+    if differing:
+        raise RecordError(f"{file} holds another measurement ({'; '.join(differing)}). {remedy}")
     return record
 
 
@@ -170,9 +219,10 @@ def connect_checkpoints(
 
     Raises:
         CheckpointError: If the two do not belong together or did not come from ``train_one``.
+        ConfigurationError: If ``points`` or ``samples`` makes no sense.
         CompareError: As ``connect``.
     """
-    for name in ("precision", "architecture", "data_set", "data"):
+    for name in ("precision", "architecture", "data_set", "data", "training_data"):
         if name not in a.settings or a.settings[name] != b.settings.get(name):
             raise CheckpointError(
                 f"the two checkpoints differ in '{name}': {a.settings.get(name)!r} and {b.settings.get(name)!r}; "
@@ -180,9 +230,13 @@ def connect_checkpoints(
             )
     precision = a.settings["precision"]
     family = families((precision,))[precision]
-    configuration = Configuration.model_validate(
-        {"data": a.settings["data_set"], "architecture": a.settings["architecture"]}
-    )
+    asked = {
+        "data": a.settings["data_set"],
+        "architecture": a.settings["architecture"],
+        "points": points,
+        "samples": samples,
+    }
+    configuration = validated(asked, "the checkpoints and options")
     data = load(configuration.data)
     return connect(
         family,

@@ -1,7 +1,9 @@
 """A family: what a precision supplies. ``compare`` knows no precision; they are found through entry points."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 
 from torch import nn
 
@@ -50,15 +52,31 @@ def families(names: tuple[str, ...] | None = None) -> dict[str, Family]:
         Families by name, in the order asked for.
 
     Raises:
-        PrecisionError: For a name that is not installed (the message lists those that are), or no family behind it.
+        PrecisionError: For a name that is not installed (the message lists those that are), or one that makes no
+            folder's name; if the entry point cannot be imported or gives no family of that name.
     """
     found = installed()
     loaded = {}
     for name in found if names is None else names:
         if name not in found:
             raise PrecisionError(f"unknown precision {name!r}: installed are {', '.join(found) or 'none'}")
-        family = found[name].load()
-        if not isinstance(family, Family):
-            raise PrecisionError(f"the entry point {found[name].value} of precision {name!r} gives no compare.Family")
-        loaded[name] = family
+        loaded[name] = _loaded(found[name])
     return loaded
+
+
+def _loaded(point: EntryPoint) -> Family:
+    where = f"the entry point {point.value} of precision {point.name!r}"
+    # The name becomes a folder's.
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", point.name):
+        raise PrecisionError(f"{where}: expected a name of letters, digits, '-', '_' and '.' that begins with no '.'")
+    try:
+        family = point.load()
+    except (ImportError, AttributeError) as error:
+        raise PrecisionError(
+            f"{where} cannot be loaded ({error}): install or mend the package that offers it"
+        ) from error
+    if not isinstance(family, Family):
+        raise PrecisionError(f"{where} gives no compare.Family, but {type(family).__name__}")
+    if family.name != point.name:
+        raise PrecisionError(f"{where} gives a family of another name, {family.name!r}: expected the same name")
+    return family

@@ -18,9 +18,14 @@ fi
 
 stamp=".venv/installed${extras}"
 wanted="$(cat pyproject.toml constraints.txt | cksum) $PWD"
-if [ ! -x .venv/bin/python ]; then
+# Asked for pip, since a `venv` that failed or was interrupted leaves a Python without it.
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
   echo "making .venv with $("$python" --version)" >&2
-  "$python" -m venv .venv
+  if ! "$python" -m venv --clear .venv; then
+    echo "error: $python could not make .venv. On Debian or Ubuntu: apt install python3-venv;" \
+      "elsewhere: a Python with its modules venv and ensurepip. Then run $0 again" >&2
+    exit 1
+  fi
 fi
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
   echo "installing binarynets${extras} into .venv (a few minutes the first time)" >&2

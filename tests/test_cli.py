@@ -2,16 +2,20 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import tomllib
+from pathlib import Path
 
 import pytest
 import torch
 
 from compare.cli import main
+from compare.data.names import DATA_SETS
+from compare.runs.configuration import configure
 
 SMALL = ["--hidden", "12", "--epochs", "2", "--seeds", "0,1", "--points", "3", "--samples", "100"]
 
@@ -64,8 +68,8 @@ def test_dry_run_prints_the_configuration_and_stops(tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     assert main(["run", "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert tomllib.loads(printed.partition("output folder:")[0])["data"] == "digits"
-    assert "output folder: runs/digits-mlp-" in printed
+    assert tomllib.loads(printed)["architecture"] == {"network": "mlp", "hidden": [256, 256]}
+    assert "# output folder: runs/digits-mlp-" in printed
     assert not list(tmp_path.iterdir())
 
 
@@ -123,9 +127,12 @@ def test_precisions_lists_what_is_installed(capsys) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run", "--data", "imagenet"], "unknown data set 'imagenet', expected one of digits"),
+        (["run", "--data", "imagenet"], "data (--data): got 'imagenet', expected one of digits"),
+        (["run", "--dry-run", "--precisions", "int3"], "unknown precision 'int3': installed are binary, full"),
+        (["run", "--hidden", "100000000000"], "choose smaller sizes"),
+        (["run", "--widths", "8"], "the network 'mlp' has no widths"),
         (["run", "--precisions", "binary,int3"], "unknown precision 'int3': installed are binary, full"),
-        (["run", "--points", "1"], "greater than or equal to 2"),
+        (["run", "--points", "1"], "greater than or equal to 3"),
         (["run", "--epochs", "lots"], "training.epochs"),
         (["run", "--optimiser", "bop"], "'bop' is for binary weights"),
         (["run", "--network", "resnet"], "not supported yet"),
@@ -133,7 +140,7 @@ def test_precisions_lists_what_is_installed(capsys) -> None:
         (["run", "--data", "mnist", "--data-root", "nowhere"], "nowhere"),
         (["run", "--config", "none.toml"], "could not read the configuration none.toml"),
         (["train", "--precision", "int3", "--out", "x"], "unknown precision 'int3'"),
-        (["connect", "x", "y", "--out", "z"], "does not exist"),
+        (["connect", "x", "y", "--out", "z"], "expected a checkpoint that"),
         (["report", "none.json", "--out", "z"], "could not read the record none.json"),
     ],
 )
@@ -152,6 +159,105 @@ def test_unknown_words_show_the_usage(words, capsys) -> None:
         main(words)
     assert stopped.value.code == 2
     assert "usage: compare-nets" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["abc", "-1", "1.5", str(2**63)])
+@pytest.mark.parametrize(("command", "option"), [("run", "--threads"), ("train", "--seed"), ("connect", "--seed")])
+def test_numbers_are_checked_where_they_are_typed(command, option, number, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, option, number])
+    assert stopped.value.code == 2
+    assert re.search(rf"{option}: expected a whole number from [01] to .*, got '{number}'", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("option", "number"), [("--points", "4"), ("--points", "1"), ("--samples", "1")])
+def test_connect_refuses_numbers_that_make_no_measurement(run_folder, tmp_path, option, number, capsys) -> None:
+    ends = [str(run_folder / "full" / f"seed-{seed}") for seed in (0, 1)]
+    assert main(["connect", *ends, "--out", str(tmp_path / "record.json"), option, number]) == 2
+    assert f"({option}): got {number}, expected" in capsys.readouterr().err
+
+
+def test_nothing_foreign_is_replaced(run_folder, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = [tmp_path / name for name in ("notes.txt", "site/index.html", "tables/table.md", "photos/a.jpg")]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+    ends = [str(run_folder / "full" / f"seed-{seed}") for seed in (0, 1)]
+    commands = [
+        (["connect", *ends, "--out", "notes.txt"], "notes.txt is not a record"),
+        (["connect", *ends, "--out", "photos"], "could not write photos: Is a directory"),
+        (["report", str(run_folder), "--out", "site"], "site/index.html is no report of compare-nets"),
+        (["report", str(run_folder), "--out", "tables"], "tables/table.md is no report of compare-nets"),
+        (["train", "--precision", "full", "--out", "photos"], "photos is not empty and holds no checkpoint"),
+        (["train", "--precision", "full", "--out", "notes.txt"], "notes.txt is not empty and holds no checkpoint"),
+    ]
+    monkeypatch.setattr("compare.cli._load", lambda *_: pytest.fail("checked too late"))
+    for words, message in commands:
+        assert main(words) == 2
+        assert message in capsys.readouterr().err
+    assert {file.read_text() for file in files} == {"mine"}
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(files)
+
+
+def test_a_report_is_written_again(run_folder, tmp_path) -> None:
+    for _ in range(2):
+        assert main(["report", str(run_folder), "--out", str(tmp_path / "report")]) == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("words", ["precisions", "run --dry-run"])
+@pytest.mark.parametrize(("output", "status"), [(">/dev/full", 2), (">&-", 2), ("| true", 0)])
+def test_output_that_nobody_takes_is_told_without_a_traceback(words, output, status, tmp_path) -> None:
+    command = f"set -o pipefail; {sys.executable} -m compare {words} {output}"
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}  # what stays in the buffer is what fails at exit
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=buffered)
+    assert done.returncode == status
+    assert ("error: could not write to standard output" in done.stderr) == bool(status)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_help_tells_what_is_needed_to_run(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    text = capsys.readouterr().out
+    sample = re.search(r"its two tables:\n(.*?)\n\n", text, re.DOTALL)
+    assert sample
+    assert configure(tomllib.loads(sample[1])).training.epochs == 20
+    for needed in (*DATA_SETS, "IDX", "train/CLASS/FILE", "CLASS/FILE", "same command again", "mlp or vgg", "bop is"):
+        assert needed in text
+
+
+FAKE_PYTHON = """#!/bin/sh
+echo "$@" >>calls
+case "$*" in
+  *"-m venv"*) [ -z "$NO_VENV" ] && mkdir -p .venv/bin && cp "$0" .venv/bin/python && touch .venv/pip;;
+  "-m pip --version") [ -e .venv/pip ];;
+esac
+"""
+
+
+def test_a_half_made_environment_is_made_again(tmp_path) -> None:
+    scripts = Path(__file__).parents[1] / "scripts"
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "environment.sh").write_text((scripts / "environment.sh").read_text())
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    for python in (tmp_path / "python", tmp_path / ".venv" / "bin" / "python"):
+        python.parent.mkdir(parents=True, exist_ok=True)
+        python.write_text(FAKE_PYTHON)
+        python.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(tmp_path / "python")}
+    command = ["bash", "-c", ". scripts/environment.sh ''"]
+    failed = subprocess.run(command, cwd=tmp_path, env={**environment, "NO_VENV": "1"}, capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert "apt install python3-venv" in failed.stderr
+    for _ in range(2):
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls.count("-m venv --clear .venv") == 2
+    assert sum("pip install" in call for call in calls) == 1
 
 
 @pytest.mark.parametrize("command", ["run", "train", "connect", "report", "precisions"])

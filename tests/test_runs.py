@@ -1,17 +1,36 @@
 """Records, configurations and files: validated when read, written whole or not at all."""
 
+import dataclasses
 import errno
 import json
 import os
+import tempfile
+from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import records as made_up_records
 
+import compare.family
+from compare.data import load_data
+from compare.experiment import build, run
+from compare.family import PrecisionError, families
+from compare.networks import ShapeError
 from compare.runs import OutputError, RecordError, files, identity, read_record, read_records, write_record, write_text
 from compare.runs.configuration import Configuration, ConfigurationError, claim, configure, read_configuration, to_toml
+from compare.runs.files import check_writable, is_free, sole_writer
 from compare.runs.provenance import provenance
+
+SMALL = {
+    "precisions": ["full"],
+    "seeds": [0, 1],
+    "points": 3,
+    "samples": 20,
+    "architecture.hidden": [4],
+    "training.epochs": 1,
+}
 
 
 @pytest.fixture
@@ -83,8 +102,29 @@ def test_a_full_disk_leaves_the_old_file_and_no_part(tmp_path, monkeypatch) -> N
 
 def test_a_folder_that_is_a_file_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="could not write"):
-        write_text(tmp_path / "file" / "record.json", "new")
+    for attempt in (lambda file: write_text(file, "new"), check_writable):
+        with pytest.raises(OutputError, match=r"^could not write .*a file stands where a folder is needed"):
+            attempt(tmp_path / "file" / "record.json")
+
+
+def test_a_file_that_is_a_folder_is_named(tmp_path) -> None:
+    for attempt in (lambda file: write_text(file, "new"), check_writable):
+        with pytest.raises(OutputError, match=r"^could not write .*: Is a directory.*name a file") as caught:
+            attempt(tmp_path)
+        assert caught.value.errno == errno.EISDIR
+        assert "space" not in str(caught.value)
+
+
+def test_a_place_is_tried_before_the_work_and_left_as_it_was(tmp_path, monkeypatch) -> None:
+    check_writable(tmp_path / "new" / "record.json")
+    assert not list(tmp_path.iterdir())
+
+    def forbidden(**_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", forbidden)
+    with pytest.raises(OutputError, match=r"^could not write .*Permission denied.*where you may write"):
+        check_writable(tmp_path / "new" / "record.json")
 
 
 def test_files_get_the_usual_permissions(tmp_path) -> None:
@@ -111,23 +151,42 @@ def test_options_win_over_the_file(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"data": "imagenet"}, "unknown data set 'imagenet', expected one of digits, mnist"),
+        ({"data": "mnst"}, r"data \(--data\): got 'mnst', expected one of digits, mnist, .*; did you mean 'mnist'\?$"),
         ({"seeds": ["1"]}, "at least two different seeds"),
         ({"seeds": ["1", "1"]}, "at least two different seeds"),
+        ({"seeds": ["0", "-1"]}, "got '-1', expected greater than or equal to 0"),
+        ({"seeds": ["0", str(2**63)]}, "expected less than 9223372036854775808"),
         ({"precisions": ["binary", "binary"]}, "each precision once"),
-        ({"precisions": []}, "precisions"),
-        ({"points": "1"}, "points: .*greater than or equal to 2"),
-        ({"points": "many"}, r"points: .*integer.*\(got 'many'\)"),
-        ({"architecture.network": "transformer"}, "'mlp', 'vgg' or 'resnet'"),
+        ({"precisions": []}, "precisions .*expected at least one"),
+        ({"points": "1"}, "points .*got '1', expected greater than or equal to 3"),
+        ({"points": "4"}, "got '4', expected an odd number, so that one network lies halfway"),
+        ({"points": "many"}, "points .*got 'many', expected a valid integer"),
+        ({"samples": "1"}, "samples .*expected greater than or equal to 2"),
+        ({"architecture.network": "transformer"}, r"architecture.network \(--network\): .*'mlp', 'vgg' or 'resnet'"),
         ({"architecture.hidden": ["0"]}, "greater than 0"),
+        ({"architecture.widths": ["8"]}, "the network 'mlp' has no widths; its shape is: hidden"),
         ({"training.optimiser": "lion"}, "'adam', 'sgd' or 'bop'"),
-        ({"training.learning_rate": "-1"}, "greater than 0"),
-        ({"colour": "red"}, "colour: Extra inputs.*Known names: data, precisions"),
+        ({"training.learning_rate": "-1"}, r"\(--learning-rate\): got '-1', expected greater than 0"),
+        ({"colour": "red"}, "unknown name 'colour': expected one of data, precisions, "),
+        ({"training.epoch": "3"}, "unknown name 'training.epoch': expected one of epochs, .* mean 'epochs'"),
+        ({"epochs": 3}, r"unknown name 'epochs': it belongs into the table \[training\]$"),
+        ({"training.points": 3}, "it belongs to the top of the file"),
+        ({"training": 3}, "training: expected a table, got 3$"),
     ],
 )
 def test_bad_configurations_are_refused_by_name(options, message) -> None:
     with pytest.raises(ConfigurationError, match=message):
         configure(options)
+
+
+@pytest.mark.parametrize(
+    ("network", "fields"), [("mlp", {"hidden"}), ("vgg", {"stages", "hidden"}), ("resnet", {"widths", "blocks"})]
+)
+def test_a_configuration_tells_the_chosen_networks_fields_alone(network, fields, tmp_path) -> None:
+    configuration = configure({"architecture.network": network})
+    assert configuration.model_dump()["architecture"].keys() == {"network", *fields}
+    write_text(tmp_path / "c.toml", to_toml(configuration))
+    assert read_configuration(tmp_path / "c.toml") == configuration
 
 
 def test_files_that_hold_no_configuration_are_refused(tmp_path) -> None:
@@ -154,6 +213,104 @@ def test_a_folder_belongs_to_one_configuration(tmp_path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="not empty"):
         claim(tmp_path / "file", first)
+
+
+def test_what_a_killed_process_left_locks_no_folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(files.os, "replace", lambda *_: None)
+    claim(tmp_path, Configuration())
+    monkeypatch.undo()
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    claim(tmp_path, Configuration())
+    assert read_configuration(tmp_path / "configuration.toml") == Configuration()
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path, monkeypatch) -> None:
+    def forbidden(self: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    with pytest.raises(OutputError, match=r"^could not look into .*: Permission denied"):
+        claim(tmp_path, Configuration())
+
+
+def test_one_process_at_a_time_works_in_a_folder(tmp_path) -> None:
+    with sole_writer(tmp_path), pytest.raises(OutputError, match="another process is at work"), sole_writer(tmp_path):
+        pass
+    with sole_writer(tmp_path):
+        assert is_free(tmp_path)
+    with sole_writer(tmp_path):
+        pass
+
+
+def test_a_run_waits_for_no_other(tmp_path) -> None:
+    configuration, folder = configure(SMALL), tmp_path / "run"
+    claim(folder, configuration)
+    with sole_writer(folder), pytest.raises(OutputError, match="another process is at work"):
+        run(configuration, load_data("digits"), folder, show=False)
+
+
+def _other_data(content) -> None:
+    content["data"]["fingerprint"] = "another"
+
+
+def _other_configuration(content) -> None:
+    content["configuration"]["identity"] = "another"
+
+
+def _other_seeds(content) -> None:
+    content["networks"].reverse()
+
+
+def _other_precision(content) -> None:
+    content["precision"] = "binary"
+
+
+def test_a_record_of_something_else_is_not_taken_for_that_of_the_run(tmp_path) -> None:
+    data = load_data("digits")
+    [made] = run(configure(SMALL), data, tmp_path / "run", show=False)
+    file = tmp_path / "run" / "records" / "full-0-1.json"
+    good = file.read_text()
+    assert run(configure(SMALL), data, tmp_path / "run", show=False) == [made]
+    for change in (_other_data, _other_configuration, _other_seeds, _other_precision, dict.clear):
+        content = json.loads(good)
+        change(content)
+        file.write_text(json.dumps(content))
+        with pytest.raises(RecordError, match=r"full-0-1\.json .*Remove it; it is measured again$"):
+            run(configure(SMALL), data, tmp_path / "run", show=False)
+
+
+def test_a_network_that_no_memory_holds_is_refused() -> None:
+    configuration = configure({"architecture.hidden": [10**11, 10**6]})
+    with pytest.raises(ShapeError, match="fits into memory; choose smaller sizes"):
+        build(families()["full"], configuration, load_data("digits"), seed=0)
+
+
+def test_a_network_that_a_precision_does_not_offer_is_refused() -> None:
+    family = dataclasses.replace(families()["full"], networks={"mlp": families()["full"].networks["mlp"]})
+    with pytest.raises(PrecisionError, match="'full' has no network 'vgg': expected one of mlp"):
+        build(family, configure({"architecture.network": "vgg"}), load_data("digits"), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("../full", "fullprecision:FAMILY", "expected a name of letters"),
+        ("..", "fullprecision:FAMILY", "expected a name of letters"),
+        ("half", "fullprecision:FAMILY", "gives a family of another name, 'full'"),
+        (
+            "full",
+            "no_such_package:FAMILY",
+            "the entry point no_such_package:FAMILY of precision 'full' cannot be loaded",
+        ),
+        ("full", "fullprecision:NOTHING", "cannot be loaded"),
+        ("full", "fullprecision:__name__", "gives no compare.Family, but str"),
+    ],
+)
+def test_entry_points_that_give_no_family_are_named(name, value, message, monkeypatch) -> None:
+    point = EntryPoint(name, value, "compare.families")
+    monkeypatch.setattr(compare.family, "installed", lambda: {name: point})
+    with pytest.raises(PrecisionError, match=message):
+        families()
 
 
 @given(st.dictionaries(st.text(), st.integers() | st.text() | st.booleans(), max_size=5))

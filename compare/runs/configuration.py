@@ -1,24 +1,45 @@
 """What is run: a frozen configuration, from a TOML file and options, with an identity that names its folder."""
 
+import difflib
 import hashlib
 import json
+import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from compare.data.names import DATA_SETS
 from compare.errors import CompareError
-from compare.runs.files import write_text
+from compare.runs.files import is_free, write_text
 
 SCHEMA_VERSION = 1
 FILE = "configuration.toml"
 
-Positive = Annotated[int, Field(gt=0)]
+LIMIT = 2**63  # torch counts and seeds with 64 bits
+Positive = Annotated[int, Field(gt=0, lt=LIMIT)]
+Seed = Annotated[int, Field(ge=0, lt=LIMIT)]
+
+# The fields of Architecture that each network has.
+_SHAPES: Mapping[str, tuple[str, ...]] = {
+    "mlp": ("hidden",),
+    "vgg": ("stages", "hidden"),
+    "resnet": ("widths", "blocks"),
+}
 
 
 class ConfigurationError(CompareError, ValueError):
@@ -47,7 +68,7 @@ class Training(Frozen):
 
 
 class Architecture(Frozen):
-    """The shape of the network, the same for every precision."""
+    """The shape of the network, the same for every precision; only the fields of the chosen network may be given."""
 
     network: Literal["mlp", "vgg", "resnet"] = Field("mlp", description="mlp, vgg or resnet")
     hidden: tuple[Positive, ...] = Field(
@@ -59,33 +80,63 @@ class Architecture(Frozen):
     widths: tuple[Positive, ...] = Field((16, 32), description="resnet: width of each stage")
     blocks: Positive = Field(1, description="resnet: residual blocks a stage")
 
+    @model_validator(mode="after")
+    def _no_foreign_fields(self) -> "Architecture":
+        foreign = self.model_fields_set.difference(("network", *_SHAPES[self.network]))
+        if foreign:
+            own = ", ".join(_SHAPES[self.network])
+            raise ValueError(f"the network {self.network!r} has no {', '.join(sorted(foreign))}; its shape is: {own}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _own_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if name in ("network", *_SHAPES[self.network])}
+
 
 class Configuration(Frozen):
     """The main job: networks of some precisions on one data set, and how they connect."""
 
     data: str = Field("digits", description=f"data set: {', '.join(DATA_SETS)}")
-    precisions: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
-        ("binary", "full"), description="names that `compare-nets precisions` lists"
-    )
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    precisions: tuple[str, ...] = Field(("binary", "full"), description="names that `compare-nets precisions` lists")
+    seeds: tuple[Seed, ...] = Field(
         (0, 1, 2), description="one network a seed and precision; each pair of seeds is connected"
     )
     architecture: Architecture = Architecture()
     training: Training = Training()
-    points: Annotated[int, Field(ge=2)] = Field(25, description="networks measured on a path, ends included")
-    samples: Positive = Field(
+    points: Annotated[int, Field(ge=3, lt=LIMIT)] = Field(
+        25, description="networks measured on a path, ends included; odd, so that one lies halfway"
+    )
+    samples: Annotated[int, Field(ge=2, lt=LIMIT)] = Field(
         10_000, description="at most so many samples of each split are measured on paths (a seeded choice)"
     )
 
-    @model_validator(mode="after")
-    def _distinct(self) -> "Configuration":
-        if self.data not in DATA_SETS:
-            raise ValueError(f"data: unknown data set {self.data!r}, expected one of {', '.join(DATA_SETS)}")
-        if len(set(self.seeds)) < 2 or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds: expected at least two different seeds, since networks are compared in pairs")
-        if len(set(self.precisions)) != len(self.precisions):
-            raise ValueError("precisions: expected each precision once")
-        return self
+    @field_validator("data")
+    @classmethod
+    def _known(cls, data: str) -> str:
+        if data not in DATA_SETS:
+            raise ValueError(f"expected one of {', '.join(DATA_SETS)}{_nearest(data, DATA_SETS)}")
+        return data
+
+    @field_validator("precisions")
+    @classmethod
+    def _each_once(cls, precisions: tuple[str, ...]) -> tuple[str, ...]:
+        if not precisions or len(set(precisions)) != len(precisions):
+            raise ValueError("expected at least one, and each precision once")
+        return precisions
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(seeds) < 2 or len(set(seeds)) != len(seeds):
+            raise ValueError("expected at least two different seeds, since networks are compared in pairs")
+        return seeds
+
+    @field_validator("points")
+    @classmethod
+    def _odd(cls, points: int) -> int:
+        if points % 2 == 0:
+            raise ValueError("expected an odd number, so that one network lies halfway")
+        return points
 
 
 def identity(settings: Mapping[str, Any]) -> str:
@@ -125,7 +176,7 @@ def configure(options: Mapping[str, Any], file: Path | None = None) -> Configura
             if not isinstance(table, dict):
                 raise ConfigurationError(f"{file}: {part}: expected a table, got {table!r}")
         table[last] = value
-    return _validated(content, str(file) if file else "the options")
+    return validated(content, str(file) if file else "the options")
 
 
 def read_configuration(file: Path) -> Configuration:
@@ -134,7 +185,7 @@ def read_configuration(file: Path) -> Configuration:
     Raises:
         ConfigurationError: If the file cannot be read or does not hold a configuration.
     """
-    return _validated(_read(file), str(file))
+    return validated(_read(file), str(file))
 
 
 def to_toml(configuration: Configuration) -> str:
@@ -149,17 +200,17 @@ def claim(folder: Path, configuration: Configuration) -> None:
 
     Raises:
         ConfigurationError: If the folder holds another configuration's run, or files that are no run.
-        OutputError: If it cannot be written.
+        OutputError: If it cannot be looked into or written.
     """
     file = folder / FILE
-    if file.exists():
+    if os.path.exists(file):
         if read_configuration(file) != configuration:
             raise ConfigurationError(
                 f"{folder} holds another configuration's run (see {file.name} in it): "
                 "choose another folder, or remove that one"
             )
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_free(folder):
         raise ConfigurationError(
             f"{folder} is not empty and holds no run of compare-nets: choose a new or an empty folder"
         )
@@ -175,13 +226,55 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{file} is not TOML: {error}") from error
 
 
-def _validated(content: Mapping[str, Any], source: str) -> Configuration:
+def validated(content: Mapping[str, Any], source: str) -> Configuration:
+    """A configuration from plain values.
+
+    Args:
+        content: Values by name, with those of ``architecture`` and ``training`` in dictionaries.
+        source: Where they come from, for messages.
+
+    Raises:
+        ConfigurationError: Naming each wrong entry: what was expected and what came.
+    """
     try:
         return Configuration.model_validate(content)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
-        known = ", ".join(Configuration.model_fields)
-        raise ConfigurationError(f"{source}: {'; '.join(faults)}. Known names: {known}") from error
+        raise ConfigurationError(f"{source}: {'; '.join(map(_fault, error.errors()))}") from error
+
+
+def _fault(error: ErrorDetails) -> str:
+    *tables, last = [part for part in error["loc"] if isinstance(part, str)]
+    name = ".".join([*tables, last])
+    if error["type"] == "extra_forbidden":
+        return f"unknown name {name!r}{_where_it_belongs(last, tables)}"
+    if last in _TABLES:  # the whole table is at fault, and has no option
+        return f"{name}: {_expectation(error)}"
+    return f"{name} (--{last.replace('_', '-')}): got {error['input']!r}, {_expectation(error)}"
+
+
+def _expectation(error: ErrorDetails) -> str:
+    if error["type"] in ("model_type", "model_attributes_type"):
+        return f"expected a table, got {error['input']!r}"
+    return error["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
+
+
+def _where_it_belongs(name: str, tables: list[str]) -> str:
+    """The table that knows the name, or the names that this table knows and the nearest of them."""
+    for table, model in _TABLES.items():
+        if name in model.model_fields and [table] != tables:
+            return f": it belongs into the table [{table}]"
+    if name in Configuration.model_fields:
+        return ": it belongs to the top of the file, before any table"
+    known = (_TABLES[tables[0]] if tables else Configuration).model_fields
+    return f": expected one of {', '.join(known)}{_nearest(name, known)}"
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+_TABLES: Mapping[str, type[Frozen]] = {"architecture": Architecture, "training": Training}
 
 
 def folder_name(configuration: Configuration) -> str:
