@@ -2,7 +2,7 @@
 
 from compare.params import Params
 from compare.symmetry import standard
-from compare.symmetry.graph import Graph, Invariant
+from compare.symmetry.graph import Graph, Invariant, SymmetryError
 from compare.symmetry.thresholds import between_integers
 
 
@@ -22,7 +22,15 @@ def standard_form(graph: Graph, params: Params, invariant: Invariant) -> Params:
     Returns:
         New parameters. Every hidden bit that comes from integer pre-activations is the same as before, for every input;
         one that comes from real-valued ones (real inputs, averages), to rounding at its threshold.
+
+    Raises:
+        SymmetryError: If neither weights nor activations of the network are binary.
     """
+    if not graph.binarised and not any(layer.step for layer in graph.layers):
+        raise SymmetryError(
+            "nothing in this network is binary: expected layers of binarynets (BinaryLinear, Sign, ...); "
+            "for a full-precision network pass fullprecision.FAMILY"
+        )
     wide = standard.widened(graph, params) | between_integers(graph, params)
     for layer in graph.layers:
         wide |= standard.positive_gains(graph, layer, wide, dtype=params[layer.weight].dtype)

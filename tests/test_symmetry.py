@@ -277,6 +277,13 @@ def test_parameters_of_another_shape_are_refused() -> None:
         identity(graph).apply(other)
 
 
+def test_a_network_without_anything_binary_is_not_of_the_binary_family() -> None:
+    model = small_networks("full")["mlp"]
+    graph = trace(model, pixels(4), binarynets.FAMILY)
+    with pytest.raises(SymmetryError, match=r"nothing in this network is binary.*fullprecision\.FAMILY"):
+        standard_form(graph, parameters(model))
+
+
 def test_unknown_invariant_is_refused() -> None:
     model, graph = _setup("full", "mlp")
     with pytest.raises(ValueError, match="'error' or 'loss'"):
