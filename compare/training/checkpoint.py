@@ -96,7 +96,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         )
     except (SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{file} is not a checkpoint of compare-nets, or is damaged ({error}): remove it and train again"
+            f"{file} is not a checkpoint of compare-nets ({error}). "
+            "If it was one, it is damaged: remove it and train again"
         ) from error
 
 
