@@ -1,5 +1,6 @@
 """Binary networks: quantisers, layers, optimisers, networks, their standard form and their family."""
 
+from binarynets.digest import digest
 from binarynets.family import FAMILY
 from binarynets.layers import (
     BinaryConv1d,
@@ -27,6 +28,7 @@ __all__ = [
     "approx_sign",
     "assign",
     "clip_latents_",
+    "digest",
     "flip_ratio",
     "is_binarised",
     "latent_weights",

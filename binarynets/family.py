@@ -14,7 +14,9 @@ from binarynets.signs import standard_form
 from compare.family import Family
 from compare.params import Params, sign
 from compare.symmetry.graph import Graph
-from compare.symmetry.rules import Site, Stream, linear_map, step
+from compare.symmetry.rules import linear_map, step
+from compare.symmetry.site import Site
+from compare.symmetry.values import Value
 from compare.training import Optimiser, Recipe, TrainingSettings
 
 _SETTINGS = TrainingSettings(epochs=20, batch=100, optimiser="adam", learning_rate=3e-3)
@@ -27,16 +29,17 @@ def _is_sign(quantiser: Quantiser) -> bool:
     return torch.equal(quantiser(probe).detach(), sign(probe))
 
 
-def _binarised_map(site: Site, stream: Stream) -> Stream:
+def _binarised_map(site: Site, x: Value) -> Value:
     if not _is_sign(site.operation.quantiser):
         site.refuse("its quantiser gives other weights than +1 and -1 by sign, whose symmetries are not supported yet")
-    return linear_map(binarised=True)(site, stream)
+    result: Value = linear_map(binarised=True)(site, x)
+    return result
 
 
-def _sign_activation(site: Site, stream: Stream) -> Stream:
+def _sign_activation(site: Site, x: Value) -> Value:
     if not _is_sign(site.operation.quantiser):
         site.refuse("its quantiser gives other values than +1 and -1 by sign, whose symmetries are not supported yet")
-    return step(site, stream)
+    return step(site, x)
 
 
 def effective(graph: Graph, params: Params) -> Params:

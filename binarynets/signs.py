@@ -2,11 +2,11 @@
 
 from compare.params import Params
 from compare.symmetry import standard
-from compare.symmetry.graph import Graph, Invariant, SymmetryError
+from compare.symmetry.graph import Graph, Invariant, Normalisation, SymmetryError
 from compare.symmetry.thresholds import between_integers
 
 
-def standard_form(graph: Graph, params: Params, invariant: Invariant) -> Params:
+def standard_form(graph: Graph, params: Params, invariant: Invariant, normalisation: Normalisation = "kept") -> Params:
     """Fix signs of gains and scales of latents, and put thresholds between the integers they can meet.
 
     Latent scale does not change a binarised weight, so rows get unit L2 norm only to weigh layers and units alike.
@@ -18,6 +18,7 @@ def standard_form(graph: Graph, params: Params, invariant: Invariant) -> Params:
         graph: The network's symmetries.
         params: Parameters and buffers that fit it.
         invariant: See ``compare.standard_form``.
+        normalisation: Likewise.
 
     Returns:
         New parameters. Every hidden bit that comes from integer pre-activations is the same as before, for every input;
@@ -31,12 +32,7 @@ def standard_form(graph: Graph, params: Params, invariant: Invariant) -> Params:
             "nothing in this network is binary: expected layers of binarynets (BinaryLinear, Sign, ...); "
             "for a full-precision network pass fullprecision.FAMILY"
         )
-    wide = standard.widened(graph, params) | between_integers(graph, params)
-    for layer in graph.layers:
-        wide |= standard.positive_gains(graph, layer, wide, dtype=params[layer.weight].dtype)
-        if layer.block is None:
-            wide |= standard.unit_last(graph, layer, wide, invariant)
-            continue
-        wide |= standard.unit_rows(graph, layer, wide)
-        wide |= standard.unit_gains(graph, layer, wide)
-    return standard.narrowed(graph, wide, params)
+    positive = standard.positive_gains(graph, params)
+    wide = standard.widened(graph, positive) | between_integers(graph, positive)
+    wide = standard.unit_scales(graph, wide, normalisation)
+    return standard.narrowed(graph, standard.unit_last(graph, wide, invariant, normalisation), params)

@@ -14,7 +14,7 @@ from compare.evaluation import error_curves
 from compare.evaluation.statistics import has_statistics
 from compare.family import Family
 from compare.geometry import AntipodalError, barrier, distances, geodesic_path, linear_path
-from compare.params import Params, parameters
+from compare.params import Params, check, parameters
 from compare.runs import provenance, record
 from compare.runs.record import PathKind, Record, SplitName, Statistics, Treatment
 from compare.seeds import derived
@@ -86,9 +86,9 @@ def connect(
     """
     if points < 2 or samples < 2:
         raise RequestError(f"expected at least 2 points and 2 samples, got {points} and {samples}")
-    graph = trace(model, data.train.x[:16], family)
-    graph.check(a, "a")
-    graph.check(b, "b")
+    check(a, parameters(model), what="a")
+    check(b, parameters(model), what="b")
+    graph = trace(model, data.train.x[:16], family, at=(a, b))
     fresh = untrained if untrained is not None else _untrained(model, seed)
     graph.check(fresh, "untrained")
     splits: dict[SplitName, Split] = {"train": data.train.subset(samples), "test": data.test.subset(samples)}

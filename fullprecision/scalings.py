@@ -2,10 +2,10 @@
 
 from compare.params import Params
 from compare.symmetry import standard
-from compare.symmetry.graph import Graph, Invariant
+from compare.symmetry.graph import Graph, Invariant, Normalisation
 
 
-def standard_form(graph: Graph, params: Params, invariant: Invariant) -> Params:
+def standard_form(graph: Graph, params: Params, invariant: Invariant, normalisation: Normalisation = "kept") -> Params:
     """Remove positive scales, layer by layer from the input on, batch normalisation kept.
 
     For each hidden unit the incoming weights get unit L2 norm (the normalisation's statistics, or without one the bias
@@ -17,16 +17,11 @@ def standard_form(graph: Graph, params: Params, invariant: Invariant) -> Params:
         graph: The network's symmetries.
         params: Parameters and buffers that fit it.
         invariant: See ``compare.standard_form``.
+        normalisation: Likewise.
 
     Returns:
         New parameters: the same decisions, with ``"loss"`` the same outputs, to rounding.
     """
-    wide = standard.widened(graph, params)
-    for layer in graph.layers:
-        wide |= standard.positive_gains(graph, layer, wide, dtype=params[layer.weight].dtype)
-        if layer.block is None:
-            wide |= standard.unit_last(graph, layer, wide, invariant)
-        else:
-            wide |= standard.unit_rows(graph, layer, wide)
-            wide |= standard.unit_gains(graph, layer, wide)
-    return standard.narrowed(graph, wide, params)
+    wide = standard.widened(graph, standard.positive_gains(graph, params))
+    wide = standard.unit_scales(graph, wide, normalisation)
+    return standard.narrowed(graph, standard.unit_last(graph, wide, invariant, normalisation), params)

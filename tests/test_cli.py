@@ -135,7 +135,6 @@ def test_precisions_lists_what_is_installed(capsys) -> None:
         (["run", "--points", "1"], "greater than or equal to 3"),
         (["run", "--epochs", "lots"], "training.epochs"),
         (["run", "--optimiser", "bop"], "'bop' is for binary weights"),
-        (["run", "--network", "resnet"], "not supported yet"),
         (["run", "--data", "mnist"], "mnist"),
         (["run", "--data", "mnist", "--data-root", "nowhere"], "nowhere"),
         (["run", "--config", "none.toml"], "could not read the configuration none.toml"),

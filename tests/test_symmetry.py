@@ -186,17 +186,16 @@ def test_standard_form_removes_scales_and_follows_permutations_and_signs(precisi
     """c(g x) = h c(x), with h the permutations and signs of g, without its scales."""
     model, graph = _setup(precision, name)
     params, g = randomised(model, seed=seed), _random(graph, seed)
-    if any(layer.pooled for layer in graph.layers) and precision == "binary":
-        # Behind pooling the sign is fixed by the gain's: the form is then invariant, not equivariant, in the signs.
-        signs = [
-            torch.ones_like(d) if layer.pooled else d.sign()
-            for d, layer in zip(g.diagonals, graph.layers, strict=False)
-        ]
-    else:
-        signs = [d.sign() for d in g.diagonals]
+    # Signs of gains are fixed: in those, and in scales, the form is invariant, not equivariant.
+    signs = [d.clone() for d in g.diagonals]
+    for block, rows in zip(graph.blocks, signs, strict=True):
+        for row, generator in zip(rows, block.generators, strict=True):
+            if generator.kind == "scale" or generator.pivot.name in graph.gains:
+                row.fill_(1)
     h = Element(graph, g.permutations, tuple(signs))
     expected = h.apply(standard_form(graph, params))
-    assert difference(standard_form(graph, g.apply(params)), expected) < 2e-4
+    got = standard_form(graph, g.apply(params))
+    assert all(torch.allclose(got[n], expected[n], rtol=1e-5, atol=1e-5) for n in got)
 
 
 def test_dead_units_stay_and_are_counted() -> None:
@@ -245,21 +244,20 @@ def test_without_zeros_keeps_signs() -> None:
 @pytest.mark.parametrize(
     ("p", "d", "message"),
     [
-        ([0, 0], [1, 1], "expected a permutation of 2 units"),
-        ([1, 0], [0, 1], "nonzero"),
-        ([1, 0], [-1, 1], "does not admit signs"),
+        ([0, 0], [[1, 1], [1, 1]], "expected a permutation of 2 units"),
+        ([1, 0], [[1, 1], [0, 1]], "nonzero"),
+        ([1, 0], [[1, 1], [-1, 1]], "does not admit signs"),
+        ([1, 0], [[2, 1], [1, 1]], "does not admit scales"),
+        ([1, 0], [1, 1], r"nonzero diagonals \[2, 2\], got \[2\]"),
     ],
 )
 def test_elements_outside_the_group_are_refused(p, d, message) -> None:
     graph = trace(fullprecision.mlp(64, [2], 3).eval(), pixels(4), fullprecision.FAMILY)
+    rest = identity(graph)
+    assert [generator.kind for generator in graph.blocks[0].generators] == ["sign", "scale"]
+    d = torch.tensor(d, dtype=torch.float64)
     with pytest.raises(SymmetryError, match=message):
-        Element(graph, (torch.tensor(p),), (torch.tensor(d, dtype=torch.float64),))
-
-
-def test_binary_blocks_admit_no_scales() -> None:
-    graph = trace(binarynets.mlp(64, [2], 3).eval(), pixels(4), binarynets.FAMILY)
-    with pytest.raises(SymmetryError, match="does not admit scales"):
-        Element(graph, (torch.arange(2),), (torch.tensor([2.0, 1.0], dtype=torch.float64),))
+        Element(graph, (torch.tensor(p), rest.permutations[1]), (d, rest.diagonals[1]))
 
 
 def test_elements_of_different_networks_do_not_compose() -> None:

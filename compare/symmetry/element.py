@@ -1,4 +1,4 @@
-"""Elements of a network's symmetry group: a permutation and a diagonal for each block of units."""
+"""Elements of a network's symmetry group: a permutation and diagonals for each block of units."""
 
 from dataclasses import dataclass
 
@@ -16,8 +16,10 @@ class Element:
 
     Attributes:
         graph: The network's symmetries.
-        permutations: For each block p, int64 ``[units]``: the unit that comes to place i is p_i.
-        diagonals: For each block d, float64 ``[units]``, nonzero; negative where the unit is negated.
+        permutations: For each block p, int64 ``[units]``: the unit that comes to place i is p_i. Units of nested blocks
+            stay with their wholes.
+        diagonals: For each block d, float64 ``[generators, units]``: +1 or -1 for signs, positive for scales, in the
+            order of ``Block.generators``.
     """
 
     graph: Graph
@@ -25,18 +27,12 @@ class Element:
     diagonals: tuple[Tensor, ...]
 
     def __post_init__(self) -> None:
-        """Check that each block has a permutation and an admissible diagonal."""
+        """Check that each block has an admissible permutation and diagonals."""
         if not len(self.permutations) == len(self.diagonals) == len(self.graph.blocks):
-            raise SymmetryError(f"expected a permutation and a diagonal for each of {len(self.graph.blocks)} blocks")
+            raise SymmetryError(f"expected a permutation and diagonals for each of {len(self.graph.blocks)} blocks")
         for block, p, d in zip(self.graph.blocks, self.permutations, self.diagonals, strict=True):
-            if not torch.equal(p.sort().values, torch.arange(block.size)):
-                raise SymmetryError(f"block '{block.name}': expected a permutation of {block.size} units")
-            if d.shape != (block.size,) or not bool((torch.isfinite(d) & (d != 0)).all()):
-                raise SymmetryError(f"block '{block.name}': expected {block.size} finite nonzero diagonal entries")
-            if not block.signs and bool((d < 0).any()):
-                raise SymmetryError(f"block '{block.name}' does not admit signs")
-            if not block.scales and bool((d.abs() != 1).any()):
-                raise SymmetryError(f"block '{block.name}' does not admit scales")
+            _check_permutation(block, p, None if block.parent is None else self.permutations[block.parent])
+            _check_diagonals(block, d)
 
     def apply(self, params: Params) -> Params:
         """The symmetric copy of ``params``: another point of parameter space, the same function.
@@ -61,16 +57,52 @@ class Element:
             moved[name] = without_zeros(moved[name])
         for name, offset in between_integers(self.graph, params, only_ties=True).items():
             moved[name] = offset.to(moved[name].dtype)
-        stepping = self.graph.stepping
-        for block, p, d in zip(self.graph.blocks, self.permutations, self.diagonals, strict=True):
-            for tie in block.ties:
-                moved[tie.name] = _act(moved[tie.name], tie, p, d, stepping=tie.name in stepping)
-        return moved
+        return self._moved(moved, self.graph.stepping)
+
+    def apply_linear(self, tensors: Params) -> Params:
+        """The group's action on tensors that stand beside the parameters; no ties are broken.
+
+        Args:
+            tensors: Some of the network's parameters' names, with tensors of their shapes.
+
+        Returns:
+            New tensors under the same names.
+        """
+        return self._moved({name: tensor.clone() for name, tensor in tensors.items()}, frozenset())
+
+    def _moved(self, tensors: Params, stepping: frozenset[str]) -> Params:
+        ordered = sorted(_placed(self.graph, tensors), key=lambda found: found[1].along is not None)
+        for index, tie in ordered:
+            tensors[tie.name] = _permuted(tensors[tie.name], tie, self.graph.blocks[index], self.permutations[index])
+        factors = self._factors(tensors)
+        for name, (sign, scale) in factors.items():
+            tensor = tensors[name]
+            moved = tensor if scale is None else (tensor * scale).to(tensor.dtype)
+            negated = -step_up(moved) if name in stepping else -moved
+            tensors[name] = moved if sign is None else torch.where(sign < 0, negated, moved)
+        return tensors
+
+    def _factors(self, tensors: Params) -> dict[str, tuple[Tensor | None, Tensor | None]]:
+        """For each tensor what multiplies it: signs and positive factors, in shapes that broadcast."""
+        found: dict[str, list[Tensor | None]] = {}
+        for block, diagonals in zip(self.graph.blocks, self.diagonals, strict=True):
+            for generator, d in zip(block.generators, diagonals, strict=True):
+                if bool((d == 1).all()):
+                    continue
+                place = 0 if generator.kind == "sign" else 1
+                for tie, exponent in generator.factors:
+                    if tie.name not in tensors:
+                        continue
+                    factor = spread(d if exponent == 1 else d**exponent, tie, block, tensors[tie.name])
+                    entry = found.setdefault(tie.name, [None, None])
+                    previous = entry[place]
+                    entry[place] = factor if previous is None else previous * factor
+        return {name: (entry[0], entry[1]) for name, entry in found.items()}
 
     def inverse(self) -> "Element":
         """The element that undoes this one."""
         inverses = tuple(torch.argsort(p) for p in self.permutations)
-        diagonals = tuple(1 / d[q] for d, q in zip(self.diagonals, inverses, strict=True))
+        diagonals = tuple(1 / d[:, q] for d, q in zip(self.diagonals, inverses, strict=True))
         return Element(self.graph, inverses, diagonals)
 
     def compose(self, first: "Element") -> "Element":
@@ -78,22 +110,37 @@ class Element:
         if first.graph is not self.graph and first.graph.blocks != self.graph.blocks:
             raise SymmetryError("expected two elements of the same network's group")
         permutations = tuple(h[g] for g, h in zip(self.permutations, first.permutations, strict=True))
-        diagonals = tuple(d * e[p] for d, e, p in zip(self.diagonals, first.diagonals, self.permutations, strict=True))
+        diagonals = tuple(
+            d * e[:, p] for d, e, p in zip(self.diagonals, first.diagonals, self.permutations, strict=True)
+        )
         return Element(self.graph, permutations, diagonals)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both are the same element of the same group; scales are compared to 12 digits."""
+        if not isinstance(other, Element):
+            return NotImplemented
+        if self.graph is not other.graph and self.graph.blocks != other.graph.blocks:
+            return False
+        return all(map(torch.equal, self.permutations, other.permutations)) and all(
+            torch.allclose(d, e, rtol=1e-12, atol=0) for d, e in zip(self.diagonals, other.diagonals, strict=True)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # equality has a tolerance
 
 
 def identity(graph: Graph) -> Element:
     """The element that changes nothing."""
-    sizes = [block.size for block in graph.blocks]
     return Element(
         graph,
-        tuple(torch.arange(size) for size in sizes),
-        tuple(torch.ones(size, dtype=torch.float64) for size in sizes),
+        tuple(torch.arange(block.size) for block in graph.blocks),
+        tuple(torch.ones(len(block.generators), block.size, dtype=torch.float64) for block in graph.blocks),
     )
 
 
 def random_element(graph: Graph, generator: torch.Generator) -> Element:
     """Draw an element: uniform permutations and signs, scales log-normal (sigma 1/2), each where it is admitted.
+
+    Where the network is exact, scales are powers of two: no threshold is rounded, outputs stay equal bit for bit.
 
     Args:
         graph: The network's symmetries.
@@ -111,34 +158,125 @@ def random_element(graph: Graph, generator: torch.Generator) -> Element:
         >>> torch.equal(compare.call(model, params, x), compare.call(model, g.apply(params), x))
         True
     """
+    permutations: list[Tensor] = []
+    for block in graph.blocks:
+        above = None if block.parent is None else permutations[block.parent]
+        permutations.append(_random_permutation(block, above, generator))
     return Element(
         graph,
-        tuple(torch.randperm(block.size, generator=generator) for block in graph.blocks),
-        tuple(_random_diagonal(block, generator) for block in graph.blocks),
+        tuple(permutations),
+        tuple(_random_diagonals(block, generator, exact=graph.exact) for block in graph.blocks),
     )
 
 
-def _random_diagonal(block: Block, generator: torch.Generator) -> Tensor:
-    d = torch.ones(block.size, dtype=torch.float64)
-    if block.scales:
-        d = torch.exp(0.5 * torch.randn(block.size, generator=generator, dtype=torch.float64))
-    if block.signs:
-        d = d * (2 * torch.randint(2, (block.size,), generator=generator) - 1)
-    return d
+def inside(block: Block, wholes: Tensor | None, inner: Tensor) -> Tensor:
+    """The permutation of a nested block from that of its wholes and, for each new place of a whole, that inside it.
+
+    Args:
+        block: The nested block.
+        wholes: Permutation of its parent's units, None where it has none.
+        inner: int64 ``[wholes, units in a whole]``, or ``[1, units]`` without a parent.
+
+    Returns:
+        int64 ``[units]``.
+    """
+    if wholes is None:
+        return inner.flatten()
+    return (wholes[:, None] * (block.size // len(wholes)) + inner).flatten()
 
 
-def _act(tensor: Tensor, tie: Tie, p: Tensor, d: Tensor, *, stepping: bool) -> Tensor:
-    index, factor = p, d.abs() ** tie.scales
-    negative = (d < 0) & tie.negates
-    if tie.repeat > 1:
+def _random_permutation(block: Block, above: Tensor | None, generator: torch.Generator) -> Tensor:
+    count = 1 if above is None else len(above)
+    size = block.size // count
+    rows = [torch.arange(size) if block.rigid else torch.randperm(size, generator=generator) for _ in range(count)]
+    return inside(block, above, torch.stack(rows))
+
+
+def _random_diagonals(block: Block, generator: torch.Generator, *, exact: bool) -> Tensor:
+    drawn = torch.ones(len(block.generators), block.size, dtype=torch.float64)
+    for row, made in zip(drawn, block.generators, strict=True):
+        if made.kind == "sign":
+            row.copy_(2 * torch.randint(2, (block.size,), generator=generator) - 1)
+        else:
+            drawn_scales = 0.5 * torch.randn(block.size, generator=generator, dtype=torch.float64)
+            row.copy_(torch.exp2((2 * drawn_scales).round()) if exact else torch.exp(drawn_scales))
+    return drawn
+
+
+def _check_permutation(block: Block, p: Tensor, above: Tensor | None) -> None:
+    if not torch.equal(p.sort().values, torch.arange(block.size)):
+        raise SymmetryError(f"block '{block.name}': expected a permutation of {block.size} units")
+    count = 1 if above is None else len(above)
+    size = block.size // count
+    inner = p.view(count, size) % size
+    # Units must go where their wholes go, and rigid ones keep their order there.
+    if not torch.equal(inside(block, above, inner), p):
+        raise SymmetryError(
+            f"block '{block.name}': expected units to move with their wholes, the permutation tears them"
+        )
+    if block.rigid and not torch.equal(inner, torch.arange(size).expand(count, size)):
+        raise SymmetryError(
+            f"block '{block.name}': expected units to keep their order, no permutation is admitted there"
+        )
+
+
+def _check_diagonals(block: Block, d: Tensor) -> None:
+    shape = (len(block.generators), block.size)
+    if d.shape != shape or not bool((torch.isfinite(d) & (d != 0)).all()):
+        raise SymmetryError(
+            f"block '{block.name}': expected finite nonzero diagonals {list(shape)}, got {list(d.shape)}"
+        )
+    for row, generator in zip(d, block.generators, strict=True):
+        if generator.kind == "sign" and bool((row.abs() != 1).any()):
+            raise SymmetryError(
+                f"block '{block.name}': expected signs of +1 and -1, this generator does not admit scales"
+            )
+        if generator.kind == "scale" and bool((row < 0).any()):
+            raise SymmetryError(f"block '{block.name}': expected positive scales, this generator does not admit signs")
+
+
+def _placed(graph: Graph, tensors: Params) -> list[tuple[int, Tie]]:
+    return [(i, tie) for i, block in enumerate(graph.blocks) for tie in block.ties if tie.name in tensors]
+
+
+def _permuted(tensor: Tensor, tie: Tie, block: Block, p: Tensor) -> Tensor:
+    if torch.equal(p, torch.arange(block.size)):
+        return tensor
+    if tie.along is None:
         index = (p[:, None] * tie.repeat + torch.arange(tie.repeat)).flatten()
-        factor, negative = factor.repeat_interleave(tie.repeat), negative.repeat_interleave(tie.repeat)
-    shape = [-1 if axis == tie.axis else 1 for axis in range(tensor.ndim)]
-    moved = tensor.index_select(tie.axis, index)
-    if tie.scales:
-        moved = (moved * factor.view(shape)).to(tensor.dtype)
-    negated = -step_up(moved) if stepping else -moved
-    return torch.where(negative.view(shape), negated, moved) if tie.negates else moved
+        whole = torch.arange(tensor.shape[tie.axis])
+        whole[tie.start : tie.start + len(index)] = index + tie.start
+        return tensor.index_select(tie.axis, whole)
+    length = tensor.shape[tie.axis]
+    units = length // tie.repeat
+    local = (p.view(-1, units) % units)[:, :, None] * tie.repeat + torch.arange(tie.repeat)
+    local = local.flatten(1).repeat_interleave(tensor.shape[tie.along] // len(local), dim=0)
+    view = tensor.movedim((tie.along, tie.axis), (0, 1))
+    index = local.view(*local.shape, *[1] * (view.ndim - 2)).expand(view.shape)
+    return view.gather(1, index).movedim((0, 1), (tie.along, tie.axis))
+
+
+def spread(d: Tensor, tie: Tie, block: Block, tensor: Tensor) -> Tensor:
+    """Numbers for units, in the shape that multiplies a tensor along a tie: 1 where the tie does not reach.
+
+    Args:
+        d: float64 ``[units]``.
+        tie: Where the units stand.
+        block: Their block.
+        tensor: The tensor tied.
+
+    Returns:
+        float64, of as many axes as ``tensor``.
+    """
+    if tie.along is None:
+        factor = torch.ones(tensor.shape[tie.axis], dtype=d.dtype)
+        factor[tie.start : tie.start + len(d) * tie.repeat] = d.repeat_interleave(tie.repeat)
+        return factor.view([-1 if axis == tie.axis else 1 for axis in range(tensor.ndim)])
+    local = d.view(-1, tensor.shape[tie.axis] // tie.repeat).repeat_interleave(tie.repeat, dim=1)
+    local = local.repeat_interleave(tensor.shape[tie.along] // len(local), dim=0)
+    if tie.along > tie.axis:
+        local = local.T
+    return local.reshape([tensor.shape[a] if a in (tie.axis, tie.along) else 1 for a in range(tensor.ndim)])
 
 
 def without_zeros(latent: Tensor) -> Tensor:

@@ -1,18 +1,19 @@
 """From a network to its coupling graph: torch.fx, one rule for each operation, and proof that nothing is left over."""
 
 import copy
-import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
-from compare.params import parameters
+from compare.params import Params, check, parameters
 from compare.symmetry.certificate import certify as prove
-from compare.symmetry.graph import Block, Graph, Layer, StandardForm, SymmetryError, Tie
-from compare.symmetry.rules import FUNCTION_RULES, MODULE_RULES, Draft, Rule, Site, Stream
+from compare.symmetry.freeze import frozen_graph
+from compare.symmetry.graph import Graph, StandardForm, SymmetryError
+from compare.symmetry.rules import FUNCTION_RULES, MODULE_RULES, Rule
+from compare.symmetry.site import Tracing, remedy
+from compare.symmetry.walk import Walk, tie_rates
 
 
 class Precision(Protocol):
@@ -34,43 +35,77 @@ def trace(
     example_input: Tensor,
     family: Precision,
     *,
-    rules: Mapping[type[nn.Module], Rule] | None = None,
+    rules: Mapping[Any, Rule] | None = None,
+    opaque: Sequence[str] = (),
+    frozen: Sequence[str] = (),
+    accept_ties: float = 0.0,
+    at: Sequence[Params] = (),
     certify: bool = True,
 ) -> Graph:
     """Find the symmetries of ``model``: which axes move together, and by which diagonal group.
 
     Args:
-        model: Any module with one input and one output that torch.fx can trace. It is not changed.
+        model: Any module with one input that torch.fx can trace. It is not changed.
         example_input: A small input batch ``[batch, ...]``. Where its entries are integers, inputs are taken to be
             integers always (it decides whether thresholds of a binarised first layer may be put between integers).
         family: The precision, whose rules for its own layers are used.
-        rules: Further rules by exact module type; they win over the family's.
+        rules: Further rules by exact module type, function, or method's name; they win over the family's.
+        opaque: Module paths (or names of functions' places, as errors give them) that are not looked into: no unit that
+            they touch moves, nor does any of their parameters.
+        frozen: Module paths whose output units stay where and as they are.
+        accept_ties: Signs are admitted before a sign function without an offset of its own if at most this fraction of
+            its pre-activations was exactly 0 on the example, where negation is not exact. See ``Graph.tie_rates``.
+        at: Parameters and buffers at which those ties are counted, in place of the model's own: the networks that will
+            be compared.
         certify: Prove the graph on data before it is returned.
 
     Returns:
         The frozen graph.
 
     Raises:
-        SymmetryError: For an operation without a rule, a value used twice, a parameter that no rule covers, control
-            flow that depends on data, or symmetries that the certificate finds broken.
+        SymmetryError: For an operation without a rule, a parameter that no rule covers, control flow that depends on
+            data, an unknown name in ``opaque`` or ``frozen``, or symmetries that the certificate finds broken.
 
     Example:
         >>> import fullprecision
         >>> graph = trace(fullprecision.mlp(4, [3], 2), torch.randn(8, 4), fullprecision.FAMILY)
         >>> [(block.size, block.signs, block.scales) for block in graph.blocks]
-        [(3, False, True)]
+        [(3, True, True), (2, True, False)]
     """
-    if not isinstance(example_input, Tensor) or example_input.ndim < 2 or len(example_input) == 0:
+    if not isinstance(example_input, Tensor) or example_input.ndim < 1 or len(example_input) == 0:
         raise SymmetryError("example_input: expected a batch of inputs [batch, ...], for instance data.train.x[:8]")
-    known = {**MODULE_RULES, **family.rules, **(rules or {})}
+    known = {**MODULE_RULES, **FUNCTION_RULES, **family.rules, **(rules or {})}
     working = copy.deepcopy(model).eval()
     _try(working, example_input)
-    drafts, scalable = _follow(_symbolic(working, known, example_input), known, example_input)
-    graph = _freeze(drafts, parameters(model), family.standard_form, scalable=scalable)
-    _prove_covered(graph, model)
+    traced = _symbolic(working, known, opaque)
+    names = {node.target if node.op == "call_module" else node.name for node in traced.graph.nodes}
+    for name in (*opaque, *frozen):
+        if name not in names:
+            raise SymmetryError(
+                f"opaque, frozen: no operation '{name}' in this network: expected one of {', '.join(map(str, names))}"
+            )
+    for params in at:
+        check(params, parameters(model), what="at")
+    walk = Walk(traced, known, frozenset(opaque), frozenset(frozen), example_input)
+    tracing = Tracing(
+        reference=parameters(model),
+        aliases=_aliases(model),
+        ties=tie_rates(traced, example_input, [dict(params) for params in at] or [parameters(model)]),
+        accept_ties=accept_ties,
+    )
+    output = walk.settle(tracing)
+    graph = frozen_graph(tracing, output, family.standard_form)
+    _prove_covered(tracing, walk.covered)
     if certify:
         prove(model, graph, example_input)
     return graph
+
+
+def _aliases(model: nn.Module) -> dict[str, str]:
+    """Every name of every parameter and buffer, to the first name of the same tensor."""
+    first: dict[int, str] = {}
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
 
 
 def _try(model: nn.Module, x: Tensor) -> None:
@@ -88,156 +123,55 @@ def _try(model: nn.Module, x: Tensor) -> None:
 
 
 class _Tracer(fx.Tracer):
-    def __init__(self, known: Mapping[type[nn.Module], Rule]) -> None:
+    def __init__(self, known: Mapping[Any, Rule], opaque: Sequence[str]) -> None:
         super().__init__()
-        self._known = known
+        self._known, self._opaque = known, opaque
+        self._inside: list[str] = []
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in self._known or super().is_leaf_module(m, module_qualified_name)
+        if type(m) in self._known or module_qualified_name in self._opaque:
+            return True
+        self._inside.append(module_qualified_name)
+        return super().is_leaf_module(m, module_qualified_name)
+
+    @property
+    def last(self) -> str:
+        """Path of the module that was entered last."""
+        return self._inside[-1] if self._inside else ""
 
 
-def _symbolic(model: nn.Module, known: Mapping[type[nn.Module], Rule], x: Tensor) -> fx.GraphModule:
+def _symbolic(model: nn.Module, known: Mapping[Any, Rule], opaque: Sequence[str]) -> fx.GraphModule:
+    tracer = _Tracer(known, opaque)
     try:
-        traced = fx.GraphModule(model, _Tracer(known).trace(model))
+        if type(model) in known and list(model.parameters(recurse=False)):
+            model = nn.Sequential(model)
+            raise SymmetryError(
+                f"expected a network, got a single {type(model[0]).__name__}: wrap it, torch.nn.Sequential(layer)"
+            )
+        traced = fx.GraphModule(model, tracer.trace(model))
+    except SymmetryError:
+        raise
     except Exception as error:  # fx raises whatever the user's forward raises on proxies
         raise SymmetryError(
-            f"{type(model).__name__} cannot be traced by torch.fx: {error}. Control flow that depends on data has no "
-            "fixed symmetries; take it out of forward, or give the module that holds it a rule: "
-            "compare.trace(..., rules={Type: rule})"
+            f"{type(model).__name__} cannot be traced by torch.fx, in module '{tracer.last}': {error}. Control flow "
+            "that depends on data has no fixed symmetries. Take it out of forward, or: "
+            + remedy(tracer.last, model.get_submodule(tracer.last))
         ) from error
-    if len([node for node in traced.graph.nodes if node.op == "placeholder"]) != 1:
-        raise SymmetryError(f"{type(model).__name__}: expected a forward with one input")
-    with torch.no_grad():
-        ShapeProp(traced).propagate(x)
+    inputs = [node for node in traced.graph.nodes if node.op == "placeholder" and not node.args]
+    if len(inputs) != 1:
+        raise SymmetryError(f"{type(model).__name__}: expected a forward with one input, got {len(inputs)}")
     return traced
 
 
-def _follow(traced: fx.GraphModule, known: Mapping[type[nn.Module], Rule], x: Tensor) -> tuple[list[Draft], bool]:
-    streams: dict[fx.Node, Stream] = {}
-    drafts: list[Draft] = []
-    visited: set[str] = set()
-    for node in traced.graph.nodes:
-        if node.op == "placeholder":
-            streams[node] = Stream(integer=bool((x == x.round()).all()))
-            continue
-        if node.op == "get_attr":
-            raise SymmetryError(
-                f"'{node.target}' is used directly in forward. If it belongs to a layer of another precision (a "
-                "binarised one, say), trace with that precision's FAMILY; otherwise give the module that owns it a "
-                "rule: compare.trace(..., rules={Type: rule})"
-            )
-        source = _only_input(node)
-        if node.op == "output":
-            return _close(drafts, streams[source]), streams[source].scales
-        site, rule = _site(traced, node, source, known)
-        if node.op == "call_module":
-            if node.target in visited:
-                site.refuse("a module that is called twice is not supported yet")
-            visited.add(str(node.target))
-        streams[node] = rule(site, streams[source])
-        draft = streams[node].draft
-        if draft is not None and all(draft is not other for other in drafts):
-            drafts.append(draft)
-    raise AssertionError("a traced graph ends in an output")
-
-
-def _only_input(node: fx.Node) -> fx.Node:
-    name = str(node.target if node.op == "call_module" else node.name)
-    sources = node.all_input_nodes
-    if len(sources) != 1 or (node.op == "output" and not isinstance(node.args[0], fx.Node)):
-        raise SymmetryError(
-            f"'{name}': expected one value in, got {len(sources)}; operations that join values are not supported yet"
-        )
-    if len(sources[0].users) != 1:
-        raise SymmetryError(
-            f"'{name}': its input '{sources[0].name}' is used more than once, which is not supported yet"
-        )
-    return sources[0]
-
-
-def _site(
-    traced: fx.GraphModule, node: fx.Node, source: fx.Node, known: Mapping[type[nn.Module], Rule]
-) -> tuple[Site, Rule]:
-    shapes = source.meta["tensor_meta"].shape, node.meta["tensor_meta"].shape
-    if node.op == "call_module":
-        module = traced.get_submodule(str(node.target))
-        site = Site(str(node.target), module, {}, *shapes)
-        rule = known.get(type(module))
-    else:
-        site = Site(node.name, node.target, _arguments(node), *shapes)
-        rule = FUNCTION_RULES.get(node.target)
-    if rule is None:
-        site.refuse("no rule is known for this operation")
-    return site, rule
-
-
-def _arguments(node: fx.Node) -> dict[str, Any]:
-    """Arguments beside the input, by name; torch's builtins hide theirs, and flatten is the one that needs them."""
-    try:
-        names = list(inspect.signature(node.target).parameters)[1:]  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        names = ["start_dim", "end_dim"]
-    return {**dict(zip(names, node.args[1:], strict=False)), **node.kwargs}
-
-
-def _close(drafts: list[Draft], output: Stream) -> list[Draft]:
-    if output.draft is None or output.draft is not drafts[-1]:
-        raise SymmetryError("expected a network whose output comes from its last linear map; no linear map was found")
-    return drafts
-
-
-def _freeze(
-    drafts: list[Draft], reference: Mapping[str, Tensor], standardise: StandardForm, *, scalable: bool
-) -> Graph:
-    layers = tuple(
-        Layer(
-            name=draft.name,
-            weight=draft.weight,
-            bias=draft.bias,
-            norm=draft.norm,
-            pooled=draft.pooled,
-            block=index if index < len(drafts) - 1 else None,
-            binarised=draft.binarised,
-            step=draft.step,
-            integer=draft.integer,
-        )
-        for index, draft in enumerate(drafts)
-    )
-    blocks = tuple(
-        Block(draft.name, draft.size, _ties(draft), draft.signs, draft.scales, tuple(draft.notes))
-        for draft in drafts[:-1]
-    )
-    return Graph(layers, blocks, dict(reference), standardise, scalable)
-
-
-def _ties(draft: Draft) -> tuple[Tie, ...]:
-    """The axes of one block. Behind pooling the normalisation, not the linear map, carries signs."""
-    norm, through_map = draft.norm, not draft.pooled
-    scaled = 0 if norm else 1
-    ties = [Tie(draft.weight, 0, negates=through_map, scales=scaled, scored=True)]  # type: ignore[arg-type]
-    if draft.bias:
-        ties.append(Tie(draft.bias, 0, negates=through_map, scales=scaled, scored=norm is None))  # type: ignore[arg-type]
-    if norm:
-        ties += [Tie(norm.mean, 0, negates=through_map), Tie(norm.variance, 0)]
-        if norm.gain and norm.offset:
-            ties += [Tie(norm.gain, 0, negates=not through_map, scales=1), Tie(norm.offset, 0, negates=True, scales=1)]
-    ties += [Tie(weight, 1, repeat, negates=True, scales=-1, scored=True) for weight, repeat in draft.inputs]
-    return tuple(ties)
-
-
-def _prove_covered(graph: Graph, model: nn.Module) -> None:
-    covered: set[str] = set()
-    for layer in graph.layers:
-        norm = layer.norm
-        names = [layer.weight, layer.bias, *((norm.gain, norm.offset, norm.mean, norm.variance) if norm else ())]
-        covered |= {name for name in names if name is not None}
-    left = [name for name, tensor in graph.reference.items() if name not in covered and tensor.is_floating_point()]
+def _prove_covered(tracing: Tracing, opaque: set[str]) -> None:
+    left = [
+        name
+        for name, tensor in tracing.reference.items()
+        if tensor.is_floating_point() and name not in tracing.labels and name not in opaque
+    ]
     if left:
+        owner = left[0].rpartition(".")[0]
         raise SymmetryError(
             f"no rule covers {', '.join(map(repr, left))}: the network may use them in a way that is not known. "
-            "Give the module that owns them a rule: compare.trace(..., rules={Type: rule})"
+            + remedy(owner, "Type")
         )
-    named = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-    tied = sorted(set(named) - set(graph.reference))
-    if tied:
-        raise SymmetryError(f"{', '.join(tied)}: parameters tied to others are not supported yet")
