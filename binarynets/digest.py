@@ -169,7 +169,7 @@ def _threshold(layer: Layer, form: Params, offset: Tensor, reach: _Reach | None)
 
 
 def _outputs(layer: Layer, form: Params) -> Params:
-    """One factor and one offset for each class, to the last bit: elements of the group only negate them with their row."""
+    """One factor and one offset for each class, to the last bit: elements only negate the factor, with its row."""
     norm = layer.norm
     if norm is None:
         return {}

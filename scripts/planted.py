@@ -23,7 +23,7 @@ from compare.progress import progress
 from compare.symmetry import Element, Graph, match, random_element, trace
 from compare.symmetry.matching import Start
 
-INPUTS, OUTPUTS, BLOCKS = 16, 10, 2
+INPUTS, OUTPUTS, BLOCKS = 5, 5, 2
 NOISE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 SIZES = {"small": (30, 50), "large": (100, 200)}
 """Units of the residual stream and inside each of its blocks."""
@@ -55,7 +55,7 @@ class Residual(nn.Module):
         self.activation = activation()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs ``[samples, 10]`` for inputs ``[samples, 16]``."""
+        """Outputs ``[samples, 5]`` for inputs ``[samples, 5]``."""
         x = self.activation(self.first(x))
         for inner, outer in zip(self.inner, self.outer, strict=True):
             x = x + outer(self.activation(inner(x)))

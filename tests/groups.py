@@ -1,6 +1,7 @@
 """The group of every small network, found by hand, and a few networks more; what tests of the laws share."""
 
 import functools
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +13,8 @@ from zoo import FAMILIES, randomised
 from compare.params import Params
 from compare.symmetry import Graph, trace
 
-# The group of each network, found by hand: "size/wholes:signs,scales" for each block in the order of evaluation; '!' marks
-# units that do not move (inside their wholes), though they carry diagonals or wholes.
+# The group of each network, found by hand: "size/wholes:signs,scales" for each block in the order of evaluation;
+# '!' marks units that do not move (inside their wholes), though they carry diagonals or wholes.
 GROUPS = {
     "linear": "6:0,1 5:0,1",
     "no biases": "6:0,1",
@@ -65,7 +66,7 @@ GROUPS = {
     "tied autoencoder": "6:0,1 4:1,0",
     "tied vocabulary": "6:1,1 7:0,0",
     "embedding": "6:1,1 7:0,1",
-    # The stream is pinned by layer norms, whose gains are free: two signs and scales. Queries with keys, values with outputs.
+    # The stream is pinned by layer norms, whose gains are free. Queries go with keys, values with outputs.
     "multi-head attention": "6:2,2 2:0,0 6/2:1,1 6/2:1,1 8:0,0",
     "cross attention": "6:1,1 4:0,1 3:0,1 2:0,0 6/2:1,1 6/2:1,1 6:0,1",
     "attention by hand": "6:2,2 2:0,0 8/2:1,1 10/2:1,1 8:0,0",
@@ -194,7 +195,8 @@ def _output(name: str, params: Params) -> Tensor:
         return functional_call(model, params, (x,))
 
 
-def same(name: str, params: Params, moved: Params, tolerance: float = 1e-10) -> bool:
-    """Whether outputs agree, relative to the largest one."""
+def keeping(name: str, params: Params, tolerance: float = 1e-10) -> Callable[[Params], bool]:
+    """Whether other parameters give the outputs of these, up to ``tolerance`` times the largest output."""
     expected = _output(name, params)
-    return bool((expected - _output(name, moved)).abs().max() <= tolerance * expected.abs().max())
+    largest = expected.abs().max()
+    return lambda moved: bool((expected - _output(name, moved)).abs().max() <= tolerance * largest)

@@ -99,12 +99,12 @@ def test_equal_digests_mean_equal_decisions() -> None:
     decisions: dict[str, bytes] = {}
     orbits = 0
     for bits in signs[::3]:
-        params = {"0.weight": bits[:6].view(3, 2), "0.bias": torch.tensor([0.5, 1.5, -0.5])}
+        params = {"0.weight": bits[:6].view(3, 2), "0.bias": torch.tensor([0.5, 0.5, -0.5])}
         params |= {"2.weight": bits[6:].view(2, 3), "2.bias": torch.tensor([0.5, 0.0])}
         got = call(model, params, x).argmax(1).numpy().tobytes()
         orbits += digest(model, params) not in decisions
         assert decisions.setdefault(digest(model, params), got) == got
-    assert 100 < orbits < len(signs) / 5
+    assert 100 < orbits < len(signs) / 6
 
 
 def _thresholds(model: nn.Sequential, params: Params, tau: list[float]) -> Params:
@@ -203,7 +203,8 @@ def test_latent_magnitudes_and_types_do_not_count() -> None:
     found = digest(model, params)
     louder = {name: 3 * t.abs() ** 0.5 * binarynets.ste_sign(t) for name, t in params.items() if "linear" in name}
     assert digest(model, params | louder) == found
-    assert digest(model, {name: tensor.double() for name, tensor in params.items()}) == found
+    wide = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in params.items()}
+    assert digest(model, wide) == found
     model.train()
     assert digest(model, params) == found
     assert model.training
@@ -220,10 +221,11 @@ def test_zero_latents_count_as_plus_one() -> None:
 
 def test_the_digest_stays_the_same_in_every_release() -> None:
     model = binarynets.mlp(3, [4], 2).eval()
-    params = {name: torch.sin(1.0 + torch.arange(t.numel())).view(t.shape) for name, t in parameters(model).items()}
+    drawn = parameters(model)
+    params = {name: ((7.0 * torch.arange(t.numel()) + 3) % 11 - 4.5).view(t.shape) for name, t in drawn.items()}
     params |= {name: tensor.abs() for name, tensor in params.items() if name.endswith("var")}
-    counters = {name: t for name, t in parameters(model).items() if not t.is_floating_point()}
-    assert digest(model, params | counters) == "0"
+    counters = {name: tensor for name, tensor in drawn.items() if not tensor.is_floating_point()}
+    assert digest(model, params | counters) == "f222721127fa34ad"
 
 
 def test_networks_that_rest_on_more_than_integers_are_refused() -> None:

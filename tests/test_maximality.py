@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from groups import ALL, FULL, graph_of, same, wide
+from groups import ALL, FULL, graph_of, keeping, wide
 from motifs import double
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
@@ -141,12 +141,12 @@ def _leaves(graph: Graph) -> list[tuple[int, Block]]:
 @pytest.mark.parametrize("name", ALL)
 def test_no_other_signs_keep_the_function(name) -> None:
     """All ways of negating one unit's entries on some of its ties: there are as many as the generators make."""
-    graph, draws = graph_of(name), [wide(name, seed) for seed in range(4)]
-    for index, block in _leaves(graph):
+    draws = [(params, keeping(name, params)) for params in (wide(name, seed) for seed in range(4))]
+    for index, block in _leaves(graph_of(name)):
         kept = 0
         for signs in itertools.product((1, -1), repeat=len(block.ties)):
             # Some units of some draws are dead: signs must do for all.
-            kept += all(same(name, p, _negated(block, unit, signs, p)) for p in draws for unit in range(block.size))
+            kept += all(keeps(_negated(block, unit, signs, p)) for p, keeps in draws for unit in range(block.size))
         generators = sum(generator.kind == "sign" for generator in block.generators)
         assert kept == 2 ** (generators + (FREE_BIAS.get(name) == index)), block.name
 

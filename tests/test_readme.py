@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "symmetry.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -18,6 +19,20 @@ def test_the_python_example_runs(capsys) -> None:
     errors, hamming = capsys.readouterr().out.rsplit(") ", 1)
     assert len(errors.split(",")) == 5
     assert 0 < float(hamming) < 0.5
+
+
+def test_the_example_of_the_guide_to_symmetries_runs(capsys) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
+    exec(compile(program, "symmetry.md", "exec"), {})
+    *blocks, objective = capsys.readouterr().out.splitlines()
+    assert blocks[1] == "1.expand: 24 units, signs False, scales True"
+    reached, best = re.findall(r"[\d.]+", objective)
+    assert reached == best
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", GUIDE))))
+def test_links_of_the_guide_lead_somewhere(target) -> None:
+    assert (ROOT / "docs" / target).exists()
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))

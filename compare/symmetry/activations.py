@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from compare.params import Params, call
 from compare.symmetry.element import Element
 from compare.symmetry.graph import Graph, SymmetryError, Tie
-from compare.symmetry.matching import Problem, bound, solve
+from compare.symmetry.matching import Problem, Solution, bound, solve
 from compare.symmetry.matching.problem import Term
 from compare.symmetry.matching.scores import Gains, element_of, sign_generators
 
@@ -100,9 +100,9 @@ def match_activations(
     before any activation; all samples and places are one long vector for each unit, centred, of norm 1. Blocks do not
     interact, so each is one linear assignment, solved exactly; units inside wholes are assigned with them.
 
-    A sign generator negates a linear map's output if it negates its rows, and a normalisation's output if it negates its
-    offset (without one: its mean or its gain, not both); only generators that the values compared tell apart are
-    searched.
+    A sign generator negates an output if it negates the offset that is added last. Without one it negates a linear
+    map's output with its rows, and a normalisation's with its mean or its gain, not both. Only generators that the
+    values compared tell apart are searched.
 
     Args:
         graph: The network's symmetries.
@@ -131,32 +131,28 @@ def match_activations(
         >>> g = compare.random_element(graph, torch.Generator().manual_seed(0))
         >>> found = match_activations(graph, model, a, g.apply(a), x)
         >>> torch.equal(found.element.permutations[0], g.inverse().permutations[0]), round(found.objective, 6)
-        (True, 6.0)
+        (True, 8.0)
     """
     began = time.perf_counter()
     _check(graph, a, b, x, gains, batch)
     working = copy.deepcopy(model).eval()
     values = list(_values(graph, working, gains))
-    moments = _moments(graph, working, (a, b), x.split(batch), values)
+    moments = _moments(graph, working, (a, b), torch.split(x, batch), values)
     if not any(moment.count for moment in moments):
         raise SymmetryError(
             "no module's output shows the units of a block: expected linear maps, convolutions or normalisations as "
             "modules; match by weights instead, compare.match(graph, a, b)"
         )
     shown = [(value, moment) for value, moment in zip(values, moments, strict=True) if moment.count]
-    problem, unseen = _problem(graph, shown, gains)
+    told = _told(graph, shown, gains)
+    problem, unseen = _problem(graph, shown, told)
     found = solve(problem, starts=("identity",))
-    element = _element(graph, shown, list(found.permutations), list(found.signs), gains)
+    element = _element(graph, found, told, gains)
     return ActivationMatch(
         element=element,
         params=element.apply(b),
         objective=found.objective,
-        values=MappingProxyType(
-            {
-                block.name: tuple(dict.fromkeys(value.module for value, _ in shown if value.block == i))
-                for i, block in enumerate(graph.blocks)
-            }
-        ),
+        values=MappingProxyType(_compared(graph, shown)),
         unseen=unseen,
         dead=MappingProxyType(_dead(shown)),
         seconds=time.perf_counter() - began,
@@ -193,6 +189,7 @@ def _carrier(module: nn.Module) -> tuple[str, int, int] | None:
 
 
 def _values(graph: Graph, model: nn.Module, gains: Gains) -> Iterator[_Value]:
+    """All that may be compared; modules that are not called themselves (inside attention) drop out later."""
     names = {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     normalised = {layer.weight for layer in graph.layers if layer.norm is not None}
     generators = sign_generators(graph, gains)
@@ -205,6 +202,8 @@ def _values(graph: Graph, model: nn.Module, gains: Gains) -> Iterator[_Value]:
         if name is None or (name in normalised and gains == "fixed"):
             continue
         for index, block in enumerate(graph.blocks):
+            if generators[index] and _depthwise(module):
+                continue
             for tie in block.ties:
                 if (tie.name, tie.axis, tie.along) == (name, axis, None):
                     odd = tuple(
@@ -220,13 +219,18 @@ def _attribute(module: nn.Module, path: str) -> Any:
     return module
 
 
+def _depthwise(module: nn.Module) -> bool:
+    """Whether the output's sign is the input's times the weight's, so that no tensor of the module's own tells it."""
+    return isinstance(module, _CONVOLUTIONS) and 1 < module.groups == module.in_channels and module.bias is None
+
+
 def _signed(module: nn.Module, names: Mapping[int, str], carrier: str) -> tuple[str, ...]:
     """Tensors whose signs, multiplied, are the sign of the module's output."""
-    if not isinstance(module, (*_BY_CHANNEL, nn.LayerNorm)):
-        return (carrier,)
-    offset = names.get(id(module.bias))
+    offset = names.get(id(getattr(module, "bias", None)))
     if offset is not None:
         return (offset,)
+    if not isinstance(module, (*_BY_CHANNEL, nn.LayerNorm)):
+        return (carrier,)
     found = (names.get(id(getattr(module, part, None))) for part in ("running_mean", "weight"))
     return tuple(name for name in found if name is not None)
 
@@ -308,11 +312,33 @@ def _moments(
 _Shown = list[tuple[_Value, _Moments]]
 
 
-def _problem(graph: Graph, shown: _Shown, gains: Gains) -> tuple[Problem, tuple[str, ...]]:
+def _told(graph: Graph, shown: _Shown, gains: Gains) -> list[list[int]]:
+    """For each block the searched generators that the values tell apart: rows that are independent over GF(2)."""
+    found = []
+    for index, generators in enumerate(sign_generators(graph, gains)):
+        vectors = [
+            sum(value.odd[row] << bit for bit, (value, _) in enumerate(shown) if value.block == index)
+            for row in range(len(generators))
+        ]
+        basis: list[int] = []
+        rows = []
+        for row, vector in enumerate(vectors):
+            for other in basis:
+                vector = min(vector, vector ^ other)
+            if vector:
+                basis = sorted([*basis, vector], reverse=True)
+                rows.append(row)
+        found.append(rows)
+    return found
+
+
+def _problem(graph: Graph, shown: _Shown, told: list[list[int]]) -> tuple[Problem, tuple[str, ...]]:
     terms = []
     for value, moment in shown:
         found = moment.correlations()
-        terms.append(Term(found, torch.eye(len(found), dtype=found.dtype), (value.block,), (value.odd,)))
+        odd = tuple(value.odd[row] for row in told[value.block])
+        # The inner product of a row of correlations with a row of the identity is one correlation.
+        terms.append(Term(found, torch.eye(len(found), dtype=found.dtype), (value.block,), (odd,)))
     seen: set[int] = set()
     for value, _ in shown:
         index: int | None = value.block
@@ -323,19 +349,33 @@ def _problem(graph: Graph, shown: _Shown, gains: Gains) -> tuple[Problem, tuple[
         sizes=tuple(block.size for block in graph.blocks),
         parents=tuple(block.parent for block in graph.blocks),
         rigid=tuple(block.rigid or index not in seen for index, block in enumerate(graph.blocks)),
-        signs=tuple(map(len, sign_generators(graph, gains))),
+        signs=tuple(map(len, told)),
         terms=tuple(terms),
     )
     return problem, tuple(block.name for index, block in enumerate(graph.blocks) if index not in seen)
 
 
-def _element(graph: Graph, shown: _Shown, permutations: list[Tensor], signs: list[Tensor], gains: Gains) -> Element:
-    """The solution as an element; generators that the values do not tell apart from others stay out of it."""
-    kept = []
-    for index, found in enumerate(signs):
-        vectors = list(zip(*(value.odd for value, _ in shown if value.block == index), strict=True))
-        told = _independent(vectors)
-        kept.append(
-            torch.stack([s if row in told else s.abs() for row, s in enumerate(found)]) if len(found) else found
-        )
-    return element_of(graph, permutations, kept, gains)
+def _element(graph: Graph, found: Solution, told: list[list[int]], gains: Gains) -> Element:
+    """The solution as an element, with +1 for generators that were not searched."""
+    signs = []
+    for generators, rows, part in zip(sign_generators(graph, gains), told, found.signs, strict=True):
+        full = torch.ones(len(generators), part.shape[1])
+        full[rows] = part
+        signs.append(full)
+    return element_of(graph, list(found.permutations), signs, gains)
+
+
+def _compared(graph: Graph, shown: _Shown) -> dict[str, tuple[str, ...]]:
+    return {
+        block.name: tuple(dict.fromkeys(value.module for value, _ in shown if value.block == index))
+        for index, block in enumerate(graph.blocks)
+    }
+
+
+def _dead(shown: _Shown) -> dict[str, tuple[int, int]]:
+    counts: dict[str, tuple[int, int]] = {}
+    for value, moment in shown:
+        a, b = (int((found == 0).sum()) for found in moment.deviations())
+        before = counts.get(value.module, (0, 0))
+        counts[value.module] = (before[0] + a, before[1] + b)
+    return {module: found for module, found in counts.items() if any(found)}

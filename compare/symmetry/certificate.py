@@ -53,11 +53,16 @@ def certify(model: nn.Module, graph: Graph, x: Tensor, *, draws: int = 2, seed: 
 
 
 def drawn_like(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Inputs of the example's shape, integers where it has integers: an example may be all zeros, and prove nothing."""
-    if not x.is_floating_point():
-        return x.flatten()[torch.randint(x.numel(), (x.numel(),), generator=generator)].view(x.shape)
-    drawn = 3 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
-    return drawn.round() if bool((x == x.round()).all()) else drawn
+    """Inputs of the example's shape: its own entries in another order where they are integers, normal ones else.
+
+    Integers keep their range and parity so: it is by parity that sums of an odd number of signs are never 0. An example
+    of one number alone would prove nothing, so integers are drawn around it.
+    """
+    if not bool((x == x.round()).all()):
+        return 3 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    if x.is_floating_point() and bool((x == x.flatten()[0]).all()):
+        return x + (3 * torch.randn(x.shape, generator=generator, dtype=torch.float64)).round()
+    return x.flatten()[torch.randint(x.numel(), (x.numel(),), generator=generator)].view(x.shape)
 
 
 def randomised(params: Params, generator: torch.Generator) -> Params:
@@ -67,7 +72,7 @@ def randomised(params: Params, generator: torch.Generator) -> Params:
         if not tensor.is_floating_point():
             drawn[name] = tensor
             continue
-        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.dtype)
+        noise = torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
         positive = "var" in name.rpartition(".")[2]
         drawn[name] = tensor.abs() + torch.exp(noise) if positive else tensor + 0.1 * noise
     return drawn

@@ -45,9 +45,14 @@ def solutions(
     """
     one: Callable[[Any], Any] = (lambda e: Fraction(int(e) % 2)) if binary else Fraction
     rows = [row for equation in equations if (row := {v: one(e) for v, e in equation.items() if one(e)})]
-    coarse = list(levels)
+    coarse = [(members, space.only()) for members, space in levels]
+
+    def size(variable: Variable) -> int:
+        return min([space_of[variable].size, *(space.size for members, space in coarse if variable in members)])
+
     found = []
-    for component in _components(variables, rows):
+    # Coarse variables first: generators with a pivot of single units then hold none of those that act on wholes.
+    for component in _components(sorted(variables, key=size), rows):
         members = set(component)
         own = [row for row in rows if members & row.keys()]
         for exponents in _null_space(component, own, binary=binary):
@@ -131,6 +136,6 @@ def _level(
 ) -> Space | None:
     """The coarsest space among those of the variables; None where they are not nested in each other."""
     spaces = {space_of[variable] for variable in exponents}
-    spaces |= {space.only() for members, space in levels if members & exponents.keys()}
+    spaces |= {space for members, space in levels if members & exponents.keys()}
     coarsest = min(spaces, key=lambda space: space.size)
     return coarsest if all(coarsest in space.chain() for space in spaces) else None

@@ -82,8 +82,8 @@ def match(
             blocks from the input on, each matched on what comes before; ``"random"``: a random element.
         weights: Binarised weights count by their latents or by their signs.
         gains: ``"fixed"``: a gain of a normalisation is never negated, since the standard form made all of them
-            positive, and on a path from +1 to -1 a unit would lose its input. ``"free"``: every sign of the group; gains
-            do not count in the sum, so that elements may tie which differ in their gains' signs.
+            positive, and on a path from +1 to -1 a unit would lose its input. ``"free"``: every sign of the group;
+            gains do not count in the sum, so that elements may tie which differ in their gains' signs.
         budget_s: Seconds to spend in all, in place of ``starts``: annealing with as many temperatures as fit into most
             of them, then a local search that shuffles some units, descends again and keeps what is better. The result
             depends on the machine's speed.

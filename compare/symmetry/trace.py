@@ -78,11 +78,12 @@ def trace(
     working = copy.deepcopy(model).eval()
     _try(working, example_input)
     traced = _symbolic(working, known, opaque)
-    names = {node.target if node.op == "call_module" else node.name for node in traced.graph.nodes}
+    operations = [node for node in traced.graph.nodes if node.op not in ("placeholder", "output", "get_attr")]
+    names = dict.fromkeys(str(node.target if node.op == "call_module" else node.name) for node in operations)
     for name in (*opaque, *frozen):
         if name not in names:
             raise SymmetryError(
-                f"opaque, frozen: no operation '{name}' in this network: expected one of {', '.join(map(str, names))}"
+                f"opaque, frozen: no operation '{name}' in this network: expected one of {', '.join(names)}"
             )
     for params in at:
         check(params, parameters(model), what="at")

@@ -89,7 +89,8 @@ FUNCTION_RULES: dict[Any, Rule] = {
         (torch.sigmoid, F.sigmoid, "sigmoid", torch.exp, "exp", torch.sqrt, "sqrt", torch.rsqrt), elementwise
     ),
     **dict.fromkeys((torch.log, "log", torch.sin, torch.cos, torch.erf), elementwise),
-    **dict.fromkeys((F.dropout, *_functions("dropout"), "contiguous", "clone", torch.clone), passes),
+    **dict.fromkeys((F.dropout, F.alpha_dropout, *_functions("dropout")), pointwise.dropout),
+    **dict.fromkeys(("contiguous", "clone", torch.clone), passes),
     **dict.fromkeys(_functions("avg_pool", "adaptive_avg_pool"), norms.average),
     **dict.fromkeys(_functions("max_pool", "adaptive_max_pool"), norms.max_pool),
     **dict.fromkeys((F.interpolate,), norms.resampled),

@@ -147,7 +147,7 @@ def pad(site: Site, x: Value, padding: Any, mode: str = "constant", value: float
     axes = list(x.axes)
     grown = [i for i, size in enumerate(site.result.shape) if size != len(axes[i])]
     if mode == "constant" and value:
-        site.one(*axes)
+        site.one(*(axis for i, axis in enumerate(axes) if i not in grown))
     for i in grown:
         if axes[i].still:
             site.one(axes[i])

@@ -17,6 +17,13 @@ def passes(site: Site, x: Value, *rest: Any, **options: Any) -> Value:
     return x
 
 
+def dropout(site: Site, x: Value, p: float = 0.5, training: bool = True, inplace: bool = False) -> Value:
+    """``F.dropout``, which passes everything when told that it is not training."""
+    if training and p > 0:
+        site.refuse("it drops entries at evaluation too; expected training=self.training")
+    return x
+
+
 def homogeneous(site: Site, x: Value, *rest: Any, **options: Any) -> Value:
     """ReLU and its leaky form: f(d x) = d f(x) for d > 0, so positive factors pass, signs do not."""
     site.positive(*x.axes)
