@@ -3,9 +3,9 @@
 usage: python scripts/planted.py [--cases N] [--large-cases N] [--starts NAME ...] [--noise SIGMA ...]
 example: python scripts/planted.py --cases 10 --large-cases 0
 
-Network a has Gaussian weights, b is g a plus Gaussian noise, for a random element g of permutations, and of signs where the
-activation is odd. A case counts as recovered only if matching returns the inverse of g, every unit and every sign. Writes
-a table in Markdown to standard output.
+Network a has Gaussian weights, b is g a plus Gaussian noise, for a random element g of permutations, and of signs where
+the activation is odd. A case counts as recovered only if matching returns the inverse of g, every unit and every sign.
+Writes a table in Markdown to standard output.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import fullprecision
-from compare.params import Params, parameters
+from compare.params import Params
 from compare.progress import progress
 from compare.symmetry import Element, Graph, match, random_element, trace
 from compare.symmetry.matching import Start

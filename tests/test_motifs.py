@@ -11,7 +11,7 @@ from torch.func import functional_call
 from zoo import FAMILIES, randomised
 
 from compare.params import Params
-from compare.symmetry import Block, Element, Graph, Tie, identity, random_element, trace
+from compare.symmetry import Block, Element, Generator, Graph, Tie, identity, random_element, trace
 
 each = pytest.mark.parametrize("name", ALL)
 
@@ -193,3 +193,20 @@ def test_units_of_different_blocks_may_not_be_exchanged(name) -> None:
                 at[first], at[second] = second, first
                 moved[left.name] = moved[left.name].index_select(left.axis, at)
         assert not _different(params, moved) or not keeping(name, params)(moved)
+
+
+@pytest.mark.parametrize(("axis", "along"), [(0, 1), (1, 0), (2, 0), (0, 2)])
+def test_units_inside_wholes_on_any_pair_of_axes(axis, along) -> None:
+    """Tracing puts wholes on the first axis; the action is the literal one wherever they stand."""
+    shape = [3, 3, 3]
+    shape[axis], shape[along] = 6, 4  # 2 wholes of 2 places each, 3 units in a whole, 2 entries a unit
+    wholes = Block("wholes", 2, (Tie("w", along, repeat=2),))
+    tie = Tie("w", axis, repeat=2, along=along)
+    units = Block("units", 6, (tie,), (Generator("scale", ((tie, 1.0),)),), parent=0)
+    params = {"w": torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)}
+    graph = Graph(
+        layers=(), blocks=(wholes, units), reference=params, standardise=graph_of("linear").standardise, scalable=False
+    )
+    for seed in range(4):
+        element = random_element(graph, torch.Generator().manual_seed(seed))
+        _close(element.apply_linear(params), _literal(graph, element, params))

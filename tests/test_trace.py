@@ -13,7 +13,6 @@ from zoo import pixels, small_networks
 import binarynets
 import fullprecision
 from binarynets import BinaryLinear, Sign
-from compare.params import call
 from compare.symmetry import Graph, SymmetryError, trace
 from compare.symmetry.rules import FUNCTION_RULES, MODULE_RULES, elementwise, homogeneous, odd, passes
 
@@ -208,8 +207,6 @@ def test_tracing_leaves_the_model_alone() -> None:
     trace(model, pixels(4), fullprecision.FAMILY)
     assert all(module.training for module in model.modules())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    expected = model.eval()(pixels(8))
-    assert torch.equal(call(model, before, pixels(8)), expected)
 
 
 @pytest.mark.parametrize(
@@ -330,9 +327,9 @@ def _example(kind: type[nn.Module]) -> nn.Module:
     return kind(*arguments.get(kind.__name__, size))
 
 
-_APART = (nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.LayerNorm, nn.RMSNorm, nn.UpsamplingNearest2d)
-_KINDS = [k for k in MODULE_RULES if isinstance(k, type) and "Conv" not in k.__name__ and k not in _APART]
-_KINDS = [k for k in _KINDS if "Upsampl" not in k.__name__]
+_APART = (nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.LayerNorm, nn.RMSNorm)
+_KINDS = [k for k in MODULE_RULES if isinstance(k, type) and not re.search("Conv|Upsampl", k.__name__)]
+_KINDS = [k for k in _KINDS if k not in _APART]
 
 
 @pytest.mark.parametrize("kind", _KINDS)

@@ -11,7 +11,7 @@ from compare.symmetry.diagonals import Solution, solutions
 from compare.symmetry.graph import Block, Generator, Graph, Layer, StandardForm, SymmetryError, Tie
 from compare.symmetry.site import Tracing
 from compare.symmetry.spaces import Space
-from compare.symmetry.values import Draft, Value, Variable
+from compare.symmetry.values import Draft, Value, Variable, values_in
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ def frozen_graph(tracing: Tracing, output: Any, standardise: StandardForm) -> Gr
     """
     if not tracing.drafts:
         raise SymmetryError("expected a network of linear maps; no linear map was found")
+    for value in values_in(output):
+        tracing.outputs.update(space for axis in value.axes for space in axis.label)
     stretches = list(_stretches(tracing))
     generators = _generators(tracing, stretches)
     spaces = _block_spaces(stretches, generators)
@@ -148,7 +150,8 @@ def _block(
     )
     parents = [level for level in space.chain()[:-1] if level in index]
     reasons = [*tracing.notes, *tracing.spaces.frozen]
-    notes = dict.fromkeys(why for other, why in reasons if space in other.now())
+    told = dict.fromkeys(why for other, why in reasons if space in other.now())
+    notes = list(told) or (["units do not move: they stand beside some that do not"] if _stands(space, tracing) else [])
     ties = tuple(tie(stretch) for stretch in stretches if _owner(stretch, index) is space)
     first = next(s for s in stretches if space in s.space.chain())
     return Block(
@@ -160,6 +163,11 @@ def _block(
         rigid=space.rigid,
         notes=tuple(notes),
     )
+
+
+def _stands(space: Space, tracing: Tracing) -> bool:
+    """Whether units do not move for a reason that is not plain: those of the last layer are outputs."""
+    return space.fixed and space not in tracing.outputs
 
 
 def _number(exponent: Fraction) -> float:

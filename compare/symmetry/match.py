@@ -8,7 +8,7 @@ from functools import cached_property
 from compare.params import Params
 from compare.symmetry.element import Element
 from compare.symmetry.graph import Graph
-from compare.symmetry.matching import Problem, Start, bound, solve
+from compare.symmetry.matching import Problem, Start, bound, check_options, solve
 from compare.symmetry.matching.scores import Gains, Weights, element_of, problem_of, scored
 
 
@@ -93,16 +93,18 @@ def match(
 
     Raises:
         ParameterError: If ``a`` or ``b`` does not fit the network.
-        ValueError: For an unknown start, ``weights`` or ``gains``, or a budget that is not positive.
+        ValueError: For an unknown start, ``weights`` or ``gains``, or a budget that is not positive and finite.
+        SymmetryError: If ``gains="free"`` leaves a block too many signs to try.
     """
     began = time.perf_counter()
     for name, value, known in (("weights", weights, ("latent", "binarised")), ("gains", gains, ("fixed", "free"))):
         if value not in known:
             raise ValueError(f"{name}: expected {known[0]!r} or {known[1]!r}, got {value!r}")
+    check_options(starts, budget_s)
     graph.check(a, "a")
     graph.check(b, "b")
     problem, constant = problem_of(graph, scored(graph, a, weights), scored(graph, b, weights), gains)
-    left = None if budget_s is None else budget_s - (time.perf_counter() - began)
+    left = None if budget_s is None else max(1e-3, budget_s - (time.perf_counter() - began))
     found = solve(problem, starts=starts, seed=seed, budget_s=left)
     element = element_of(graph, list(found.permutations), list(found.signs), gains)
     return Match(

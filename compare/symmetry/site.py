@@ -32,6 +32,7 @@ class Tracing:
         offsets: Parameters that are added.
         levels: Variables that are the same for all units of one whole.
         stepped: Places of sign functions without an offset of their own.
+        outputs: Spaces of the network's outputs.
         users: For each parameter the places that use it.
         notes: Why a group is smaller than a reader may expect, with the spaces concerned.
     """
@@ -51,6 +52,7 @@ class Tracing:
     levels: list[tuple[frozenset[Variable], Space]] = field(default_factory=list)
     stepped: list[str] = field(default_factory=list)
     users: dict[str, set[str]] = field(default_factory=dict)
+    outputs: set[Space] = field(default_factory=set)
     notes: list[tuple[Space, str]] = field(default_factory=list)
 
     def restart(self) -> None:

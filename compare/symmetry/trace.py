@@ -127,18 +127,19 @@ class _Tracer(fx.Tracer):
     def __init__(self, known: Mapping[Any, Rule], opaque: Sequence[str]) -> None:
         super().__init__()
         self._known, self._opaque = known, opaque
-        self._inside: list[str] = []
+        self.failed = ""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if type(m) in self._known or module_qualified_name in self._opaque:
-            return True
-        self._inside.append(module_qualified_name)
-        return super().is_leaf_module(m, module_qualified_name)
+        known = type(m) in self._known or module_qualified_name in self._opaque
+        return known or super().is_leaf_module(m, module_qualified_name)
 
-    @property
-    def last(self) -> str:
-        """Path of the module that was entered last."""
-        return self._inside[-1] if self._inside else ""
+    def call_module(self, m: nn.Module, *arguments: Any) -> Any:
+        """Keep the path of the innermost module whose forward raised."""
+        try:
+            return super().call_module(m, *arguments)
+        except Exception:
+            self.failed = self.failed or self.path_of_module(m)
+            raise
 
 
 def _symbolic(model: nn.Module, known: Mapping[Any, Rule], opaque: Sequence[str]) -> fx.GraphModule:
@@ -153,10 +154,17 @@ def _symbolic(model: nn.Module, known: Mapping[Any, Rule], opaque: Sequence[str]
     except SymmetryError:
         raise
     except Exception as error:  # fx raises whatever the user's forward raises on proxies
+        where = f"in module '{tracer.failed}'" if tracer.failed else "in its own forward"
+        ways = (
+            remedy(tracer.failed, model.get_submodule(tracer.failed))
+            if tracer.failed
+            else "Move it into a module of its own; for that one there are three ways on: pass a rule "
+            "(rules={Type: rule}), mark it opaque (opaque=['its path']), or freeze the blocks it touches "
+            "(frozen=['module that makes them'])"
+        )
         raise SymmetryError(
-            f"{type(model).__name__} cannot be traced by torch.fx, in module '{tracer.last}': {error}. Control flow "
-            "that depends on data has no fixed symmetries. Take it out of forward, or: "
-            + remedy(tracer.last, model.get_submodule(tracer.last))
+            f"{type(model).__name__} cannot be traced by torch.fx, {where}: {error}. Control flow that depends on data "
+            f"has no fixed symmetries. {ways}"
         ) from error
     inputs = [node for node in traced.graph.nodes if node.op == "placeholder" and not node.args]
     if len(inputs) != 1:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from compare.symmetry.graph import Norm
 from compare.symmetry.spaces import Space, fixed
@@ -128,3 +128,14 @@ class Value:
 def still_value(shape: Sequence[int], *, integer: bool = False) -> Value:
     """A value of which nothing moves."""
     return Value(tuple(still(size) for size in shape), integer=integer)
+
+
+def values_in(arguments: Any) -> Iterator[Value]:
+    """All values in nested tuples, lists and dictionaries."""
+    if isinstance(arguments, Value):
+        yield arguments
+    elif isinstance(arguments, dict):
+        yield from values_in(list(arguments.values()))
+    elif isinstance(arguments, tuple | list):
+        for item in arguments:
+            yield from values_in(item)

@@ -1,7 +1,7 @@
 """Following values through a network: one pass after the other, until nothing new is found of its spaces."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from compare.params import Params, parameters
 from compare.symmetry.certificate import drawn_like, randomised
 from compare.symmetry.rules import Rule
 from compare.symmetry.site import Site, Tracing
-from compare.symmetry.values import Value, still, still_value
+from compare.symmetry.values import Value, still, still_value, values_in
 
 _MOST_PASSES = 100
 
@@ -53,7 +53,8 @@ def tie_rates(traced: fx.GraphModule, x: Tensor, networks: Sequence[Params]) -> 
     inputs = torch.cat([x, drawn_like(x, generator).to(x.dtype)])
     own = parameters(working)
     for params in (*networks, randomised(own, generator)):
-        working.load_state_dict({**working.state_dict(), **{name: params[name] for name in own}})
+        # Constant tensors of forward are buffers here, and no network's parameters.
+        working.load_state_dict({**working.state_dict(), **{name: params[name] for name in own if name in params}})
         results = _recorded(working, inputs)
         for node in working.graph.nodes:
             before = [results[a] for a in node.all_input_nodes[:1] if isinstance(results[a], Tensor)]
@@ -116,7 +117,7 @@ class Walk:
                 return still_value(result.shape)
             return tracing.parameter(str(node.target), *(f"{user.name} of {node.name}" for user in node.users))
         args, kwargs = (fx.node.map_arg(a, values.__getitem__) for a in (node.args, node.kwargs))
-        operands = list(_values_in((args, kwargs)))
+        operands = list(values_in((args, kwargs)))
         if not _has_tensor(result):
             return result
         if not operands and node.op != "call_module":
@@ -163,16 +164,6 @@ def _has_tensor(result: Any) -> bool:
     )
 
 
-def _values_in(arguments: Any) -> Iterator[Value]:
-    if isinstance(arguments, Value):
-        yield arguments
-    elif isinstance(arguments, dict):
-        yield from _values_in(list(arguments.values()))
-    elif isinstance(arguments, tuple | list):
-        for item in arguments:
-            yield from _values_in(item)
-
-
 def _nothing_moves(operands: Sequence[Value], module: nn.Module | None) -> bool:
     """An unknown operation on values that do not move gives one that does not."""
     if module is not None and list(module.parameters()):
@@ -202,7 +193,7 @@ def _check_shapes(site: Site, found: Any, result: Any) -> None:
 
 def _ended(site: Site, value: Any) -> Any:
     """The network's output: nothing acts on it, and its units stay where they are."""
-    for found in _values_in(value):
+    for found in values_in(value):
         for axis in found.axes:
             site.still(axis)
     return value

@@ -2,6 +2,6 @@
 
 from compare.symmetry.matching.bound import bound
 from compare.symmetry.matching.problem import Problem, State, Term, objective
-from compare.symmetry.matching.solve import Solution, Start, solve
+from compare.symmetry.matching.solve import Solution, Start, check_options, solve
 
-__all__ = ["Problem", "Solution", "Start", "State", "Term", "bound", "objective", "solve"]
+__all__ = ["Problem", "Solution", "Start", "State", "Term", "bound", "check_options", "objective", "solve"]

@@ -41,7 +41,8 @@ def anneal(moves: Moves, generator: torch.Generator, seconds: float | None = Non
     """
     problem = moves.problem
     soft = [b for b in range(len(problem.sizes)) if _single(problem, b)]
-    units = _unit_scores(problem)
+    # What one unit would score against an equal one.
+    units = [max(1e-30, whole / n) for whole, n in zip(moves.workspace.sizes, problem.sizes, strict=True)]
     beliefs = {b: _undecided(moves, b, generator) for b in range(len(problem.sizes))}
     state = identity(problem)
     rest = [b for b in range(len(problem.sizes)) if problem.parents[b] is None and b not in soft]
@@ -70,16 +71,6 @@ def _single(problem: Problem, block: int) -> bool:
 
 def _matrix(belief: dict[Parity, Tensor]) -> Tensor:
     return next(iter(belief.values())).abs()
-
-
-def _unit_scores(problem: Problem) -> list[float]:
-    """For each block what one unit would score against an equal one: the product of norms over the number of units."""
-    found = [1e-30] * len(problem.sizes)
-    for term in problem.terms:
-        size = float(term.a.double().norm() * term.b.double().norm())
-        for block in set(term.blocks):
-            found[block] += size / problem.sizes[block]
-    return found
 
 
 def _undecided(moves: Moves, block: int, generator: torch.Generator) -> dict[Parity, Tensor]:

@@ -39,15 +39,19 @@ class Moves:
         """The state with the block's units (and what is nested in them) placed best; None if that is no better."""
         children = self.problem.children(block)
         if children or self.workspace.has_itself(block):
-            return self._checked(state, self._family(state, block) if children else self.placed(state, block))
+            proposal = self._family(state, block) if children else self.placed(state, block)
+            after, before = objective(self.problem, proposal), objective(self.problem, state)
+            return proposal if self._better(block, after, before) else None
         found = self.workspace.similarity(block, state)
         permutation, signs = self.assign(block, found, state)
         before = value_of(found, state.permutations[block], state.signs[block])
         after = value_of(found, permutation, signs)
-        return state.replaced(block, permutation, signs) if _better(after, before) else None
+        return state.replaced(block, permutation, signs) if self._better(block, after, before) else None
 
-    def _checked(self, state: State, proposal: State) -> State | None:
-        return proposal if _better(objective(self.problem, proposal), objective(self.problem, state)) else None
+    def _better(self, block: int, after: float, before: float) -> bool:
+        """Whether a gain is more than float32 rounding of the products that were summed."""
+        rounding = _RELATIVE * abs(before) + 1e-7 * self.workspace.sizes[block]
+        return after > before + max(1e-30, rounding)
 
     def placed(self, state: State, block: int) -> State:
         """The state with one block assigned anew, better or not."""
@@ -142,10 +146,6 @@ class Moves:
                     columns = torch.arange(size) if self.problem.rigid[child] else self._assignment(part)
                     total[new, old] += part[torch.arange(size), columns].sum()
         return total
-
-
-def _better(after: float, before: float) -> bool:
-    return after > before + _RELATIVE * max(1e-30, abs(before))
 
 
 def descend(

@@ -29,15 +29,23 @@ class _Role:
 
 
 class Workspace:
-    """Terms of a problem in float32, laid out so that each block's similarities are one matrix product a term."""
+    """Terms of a problem in float32, laid out so that each block's similarities are one matrix product a term.
+
+    Attributes:
+        problem: What is laid out.
+        sizes: For each block the sum over its terms of the products of norms: what its score cannot exceed.
+    """
 
     def __init__(self, problem: Problem) -> None:
         """Lay out all terms; what no other block can change is summed once."""
         self.problem = problem
+        self.sizes = [0.0] * len(problem.sizes)
         self._constant: list[Similarities] = [{} for _ in problem.sizes]
         self._roles: list[list[_Role]] = [[] for _ in problem.sizes]
         for term in problem.terms:
             a, b = term.a.float(), term.b.float()
+            for block in set(term.blocks):
+                self.sizes[block] += float(a.norm() * b.norm())
             if len(term.blocks) == 1:
                 self._fixed(term.blocks[0], term.parities[0], a, b)
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,9 +82,9 @@ def solve(problem: Problem, *, starts: Sequence[Start], seed: int = 0, budget_s:
         The best of all.
 
     Raises:
-        ValueError: For an unknown start, none at all, or a budget that is not positive.
+        ValueError: For an unknown start, none at all, or a budget that is not positive and finite.
     """
-    _check(starts, budget_s)
+    check_options(starts, budget_s)
     began = time.perf_counter()
     moves, generator = Moves(problem), torch.Generator().manual_seed(seed)
     best = _Best(problem)
@@ -107,11 +108,12 @@ def solve(problem: Problem, *, starts: Sequence[Start], seed: int = 0, budget_s:
     )
 
 
-def _check(starts: Sequence[str], budget_s: float | None) -> None:
+def check_options(starts: Sequence[str], budget_s: float | None) -> None:
+    """Raise ``ValueError`` for an unknown start, none at all, or a budget that is not positive and finite."""
     unknown = [start for start in starts if start not in get_args(Start)]
     if unknown or not starts:
         raise ValueError(f"starts: expected one or more of {', '.join(map(repr, get_args(Start)))}, got {list(starts)}")
-    if budget_s is not None and not budget_s > 0:
+    if budget_s is not None and not 0 < budget_s < math.inf:
         raise ValueError(f"budget_s: expected a positive number of seconds, or None, got {budget_s}")
 
 
