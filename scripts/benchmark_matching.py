@@ -9,6 +9,8 @@ Writes FOLDER/matching.json (every single run) and FOLDER/matching.md, which is 
 """
 
 import argparse
+import functools
+import importlib.util
 import json
 import platform
 import statistics
@@ -28,6 +30,7 @@ from compare.runs import write_text
 from compare.runs.provenance import provenance
 from compare.symmetry import Graph, Match, match, random_element, standard_form, trace
 
+ROOT = Path(__file__).parents[1]
 PAIR_OPTIONS: dict[str, dict[str, Any]] = {
     "one descent, from the identity": {"starts": ("identity",)},
     "one descent, from the sweep": {"starts": ("sweep",)},
@@ -39,10 +42,11 @@ PAIR_OPTIONS: dict[str, dict[str, Any]] = {
     "budget_s=5": {"budget_s": 5.0},
     "budget_s=60": {"budget_s": 60.0},
 }
-LARGE: dict[str, Callable[[], nn.Module]] = {
-    "ResNet-18, width 64": lambda: fullprecision.resnet((3, 32, 32), [64, 128, 256, 512], [2, 2, 2, 2], 10),
-    "VGG-16 size": lambda: fullprecision.vgg(
-        (3, 32, 32), [[64, 64], [128, 128], [256] * 3, [512] * 3, [512] * 3], [], 10
+LARGE: dict[str, Callable[[Any], nn.Module]] = {
+    "ResNet-18, width 64, as in torchvision": lambda nets: nets.resnet18(),
+    "VGG-16, batch normalisation": lambda nets: nets.vgg16(),
+    "ViT encoder, 12 layers of width 192, 3 heads": lambda nets: nets.vit(
+        patch=4, depth=12, width=192, heads=3, mlp=768
     ),
 }
 LARGE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -192,6 +196,20 @@ def _spread(runs: Sequence[dict[str, float]], key: str, form: str, factor: float
     return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
+def _reference_networks() -> Any:
+    """The tests' own networks in the style of torchvision."""
+    spec = importlib.util.spec_from_file_location("reference_nets", ROOT / "tests" / "reference_nets.py")
+    assert spec is not None, "the file is there"
+    assert spec.loader is not None, "it is a module"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _show(bar: Any, network: str, text: str) -> None:
+    bar.set_description_str(f"{network}: {text}")
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -231,12 +249,11 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     if arguments.pair:
         record["pair"] = on_the_pair(arguments.pair, arguments.seeds, lambda text: bar.set_description_str(text))
-    record["large"] = {
-        name: on_a_large_network(
-            build, min(3, arguments.seeds), lambda text, n=name: bar.set_description_str(f"{n}: {text}")
-        )
-        for name, build in LARGE.items()
-    }
+    nets = _reference_networks()
+    record["large"] = {}
+    for name, build in LARGE.items():
+        show = functools.partial(_show, bar, name)
+        record["large"][name] = on_a_large_network(functools.partial(build, nets), min(3, arguments.seeds), show)
     bar.close()
     return record
 

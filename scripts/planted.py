@@ -141,19 +141,24 @@ def table(counts: dict[str, int], noise: Sequence[float], names: Sequence[str], 
     Returns:
         Markdown: one row for each size, group and start; the last column holds the median seconds of a match.
     """
-    levels = " | ".join(f"noise {sigma:g}" for sigma in noise)
-    lines = [f"| units | group | start | {levels} | seconds |", "| --- " * (len(noise) + 4) + "|"]
     rows = [row for row in itertools.product(SIZES, ACTIVATIONS, names) if counts[row[0]]]
-    for size, group, name in progress(rows, None if quiet else "planted", unit="row"):
-        graph = residual(size, group)
-        cells, seconds = [], []
-        for sigma in noise:
-            results = [recovered(planted(graph, sigma, s), STARTS[name], s) for s in range(counts[size])]
-            cells.append(f"{sum(right for right, _ in results)}/{len(results)}")
-            seconds += [taken for _, taken in results]
-        units = " and ".join(map(str, SIZES[size]))
-        lines.append(f"| {units} | {group} | {name} | {' | '.join(cells)} | {statistics.median(seconds):.2g} |")
-    return "\n".join(lines)
+    graphs = {row[:2]: residual(*row[:2]) for row in rows}
+    cells: dict[tuple[str, ...], list[str]] = {row: [] for row in rows}
+    seconds: dict[tuple[str, ...], list[float]] = {row: [] for row in rows}
+    work = list(itertools.product(rows, noise))
+    for row, sigma in progress(work, None if quiet else "planted", unit="cell"):
+        cases = (planted(graphs[row[:2]], sigma, seed) for seed in range(counts[row[0]]))
+        results = [recovered(case, STARTS[row[2]], seed) for seed, case in enumerate(cases)]
+        cells[row].append(f"{sum(right for right, _ in results)}/{len(results)}")
+        seconds[row] += [taken for _, taken in results]
+    lines = [
+        ["units", "group", "start", *(f"noise {sigma:g}" for sigma in noise), "seconds"],
+        ["---"] * (len(noise) + 4),
+    ]
+    for row in rows:
+        units = " and ".join(map(str, SIZES[row[0]]))
+        lines.append([units, *row[1:], *cells[row], f"{statistics.median(seconds[row]):.2g}"])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from zoo import FAMILIES, difference, pixels, randomised, small_networks
 import fullprecision
 from compare.params import Params, call, parameters
 from compare.symmetry import Element, Graph, SymmetryError, identity, random_element, standard_form, trace
-from compare.symmetry.activations import _moments, _values, match_activations
+from compare.symmetry.activations import _moments, _told, _values, match_activations
 from compare.symmetry.element import inside
 from compare.symmetry.matching.scores import sign_generators
 
@@ -234,6 +234,26 @@ def test_dead_units_score_nothing_and_are_counted() -> None:
     assert found.dead == {"0": (1, 2)}
     assert bool(torch.isfinite(found.problem.terms[0].a).all())
     assert found.objective <= 5
+
+
+def test_units_that_are_constant_to_rounding_are_dead() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).double().eval()
+    x = torch.randn(30, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    graph, a, b = trace(model, x, FULL), _drawn(model, seed=1), _drawn(model, seed=2)
+    a["0.weight"][2], a["0.bias"][2] = 1e-9, 1.0
+    assert match_activations(graph, model, a, b, x).dead == {"0": (1, 0)}
+
+
+def test_of_generators_that_look_alike_one_is_searched() -> None:
+    """Behind the normalisation alone, negated gains and negated rows cannot be told apart."""
+    graph, model = _traced("batch norm, tanh")
+    a, x = _drawn(model), double(MOTIFS["batch norm, tanh"].example(16))
+    values = list(_values(graph, model, "free"))
+    shown = list(zip(values, _moments(graph, copy.deepcopy(model), (a, a), (x,), values), strict=True))
+    assert [value.odd for value in values if value.block == 0] == [(0, 1), (1, 1)]
+    assert _told(graph, shown, "free")[0] == [0, 1]
+    assert _told(graph, [entry for entry in shown if entry[0].module == "1"], "free")[0] == [0]
+    assert _told(graph, [entry for entry in shown if entry[0].module == "0"], "free")[0] == [1]
 
 
 def test_activations_in_place_do_not_reach_what_is_compared() -> None:

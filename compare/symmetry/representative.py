@@ -39,9 +39,10 @@ def representative(graph: Graph, params: Params) -> Element:
         >>> model = binarynets.mlp(4, [6], 2)
         >>> graph = compare.trace(model, torch.ones(2, 4), binarynets.FAMILY)
         >>> params = compare.standard_form(graph, compare.parameters(model))
-        >>> sorted_units = representative(graph, params).apply(params)
-        >>> sorted(representative(graph, params).permutations[0].tolist())
-        [0, 1, 2, 3, 4, 5]
+        >>> copy = compare.random_element(graph, torch.Generator().manual_seed(0)).apply(params)
+        >>> one, other = (representative(graph, p).apply_linear(p)["linear1.weight"] for p in (params, copy))
+        >>> torch.equal(one, other)
+        True
     """
     return _Search(graph, params).run()
 
@@ -179,14 +180,16 @@ class _Search:
         return found
 
     def _sign_choices(self, state: State, oriented: Params) -> list[State]:
-        for index, signs in enumerate(state.signs):
-            for row, unit in torch.nonzero(signs == 0).tolist():
-                rest = identity(self._graph)
-                rest.diagonals[index][row, unit] = -1
-                positive, negative = state.copy(), state.copy()
-                positive.signs[index][row, unit], negative.signs[index][row, unit] = 1.0, -1.0
-                return [positive] if self._unchanged(rest, index, oriented) else [positive, negative]
-        return []
+        """Undecided signs made +1: all that change nothing at once, else the first.
+
+        No other choice need be followed: with all units told apart, conditions on signs are linear over GF(2), and where
+        one of them is free, both its values lead to the same network (given that no tensor has three moving axes).
+        """
+        undecided = [(i, *at) for i, signs in enumerate(state.signs) for at in torch.nonzero(signs == 0).tolist()]
+        idle = [found for found in undecided if self._unchanged(_flip(self._graph, *found), found[0], oriented)]
+        for index, row, unit in idle or undecided[:1]:
+            state.signs[index][row, unit] = 1.0
+        return [state] if undecided else []
 
     def _unchanged(self, element: Element, index: int, oriented: Params) -> bool:
         names = _touched(self._graph, index)
@@ -221,6 +224,12 @@ def _element(graph: Graph, state: State, *, moved: bool) -> Element:
         permutations.append(inside(block, above, inner if above is None else inner[above]))
     signs = (torch.where(signs == 0, 1.0, signs)[:, p] for signs, p in zip(state.signs, permutations, strict=True))
     return Element(graph, tuple(permutations), tuple(signs))
+
+
+def _flip(graph: Graph, index: int, row: int, unit: int) -> Element:
+    flipped = identity(graph)
+    flipped.diagonals[index][row, unit] = -1
+    return flipped
 
 
 def _swap(graph: Graph, index: int, one: int, other: int) -> Element:

@@ -91,10 +91,11 @@ def problem_of(graph: Graph, a: Mapping[str, Tensor], b: Mapping[str, Tensor], g
                 f"block '{block.name}' has {len(chosen)} sign generators, of which each unit would have to try all 2^"
                 f"{len(chosen)} choices: expected at most {_MOST_SIGNS}; use gains='fixed' on standard forms"
             )
+    moving = {i for i, block in enumerate(graph.blocks) if block.parent is not None or not block.rigid or generators[i]}
     terms: list[Term] = []
     constant = 0.0
     for name in a:
-        ties = [(i, tie) for i, block in enumerate(graph.blocks) for tie in block.ties if tie.name == name]
+        ties = [(i, tie) for i in sorted(moving) for tie in graph.blocks[i].ties if tie.name == name]
         for left, right, axes in _cut(graph, a[name], b[name], ties):
             if not axes:
                 constant += float((left.double() * right.double()).sum())
