@@ -15,8 +15,8 @@ from compare.family import Family
 from compare.params import Params, sign
 from compare.symmetry.graph import Graph
 from compare.symmetry.rules import linear_map, step
-from compare.symmetry.site import Site
-from compare.symmetry.values import Value
+from compare.symmetry.tracing.site import Site
+from compare.symmetry.tracing.values import Value
 from compare.training import Optimiser, Recipe, TrainingSettings
 
 _SETTINGS = TrainingSettings(epochs=20, batch=100, optimiser="adam", learning_rate=3e-3)

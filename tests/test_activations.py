@@ -16,7 +16,7 @@ from compare.params import Params, call, parameters
 from compare.symmetry import Element, Graph, SymmetryError, identity, random_element, standard_form, trace
 from compare.symmetry.activations import _moments, _told, _values, match_activations
 from compare.symmetry.element import inside
-from compare.symmetry.matching.scores import sign_generators
+from compare.symmetry.scores import sign_generators
 
 FULL = FAMILIES["full"][1]
 FUNCTIONAL = {"tied autoencoder", "own parameters"}

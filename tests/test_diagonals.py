@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compare.symmetry.diagonals import Solution, solutions
-from compare.symmetry.spaces import Space
-from compare.symmetry.values import Variable
+from compare.symmetry.tracing.diagonals import Solution, solutions
+from compare.symmetry.tracing.spaces import Space
+from compare.symmetry.tracing.values import Variable
 
 MOST = 6
 

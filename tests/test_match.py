@@ -19,8 +19,8 @@ from compare.params import ParameterError, Params, parameters, sign
 from compare.symmetry import Element, Graph, identity, match, random_element, standard_form, trace
 from compare.symmetry.matching import objective
 from compare.symmetry.matching.problem import random_state
-from compare.symmetry.matching.scores import element_of, problem_of, scored
 from compare.symmetry.matching.similarity import Workspace, scores
+from compare.symmetry.scores import element_of, problem_of, scored
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d)
 

@@ -15,8 +15,8 @@ import binarynets
 import fullprecision
 from compare.params import ParameterError, Params, call, parameters
 from compare.symmetry import Element, Graph, SymmetryError, identity, match, random_element, trace
-from compare.symmetry.matching.scores import sign_generators
 from compare.symmetry.partial import embedded, match_partial
+from compare.symmetry.scores import sign_generators
 
 FULL = FAMILIES["full"][1]
 

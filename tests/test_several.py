@@ -13,7 +13,7 @@ import fullprecision
 from compare.params import ParameterError, Params, parameters, sign
 from compare.symmetry import Element, Graph, identity, match, random_element, standard_form, trace
 from compare.symmetry.matching import solve
-from compare.symmetry.matching.scores import problem_of, scored
+from compare.symmetry.scores import problem_of, scored
 from compare.symmetry.several import Matches, match_many
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compare.symmetry.spaces import Space, Spaces, fixed
+from compare.symmetry.tracing.spaces import Space, Spaces, fixed
 
 
 def _admitted(label: list[Space]) -> set[tuple[int, ...]]:

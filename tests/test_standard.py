@@ -98,7 +98,7 @@ def test_the_standard_form_of_a_folded_network_in_the_papers_words() -> None:
     _, graph, params, _ = _setup(motif)
     graph = double_graph(graph, params)
     form = standard_form(graph, params, normalisation="folded")
-    first, last = [layer for layer in graph.layers if layer.norm][0], graph.layers[-1]
+    first, last = next(layer for layer in graph.layers if layer.norm), graph.layers[-1]
     norm = first.norm
     scale = params[norm.gain] / torch.sqrt(params[norm.variance] + norm.eps)
     shift = params[first.bias] if first.bias else 0.0

@@ -25,8 +25,8 @@ from compare.symmetry.rules import (
     passes,
     shapes,
 )
-from compare.symmetry.site import Site
-from compare.symmetry.values import Axis, Draft, Piece, Value, still
+from compare.symmetry.tracing.site import Site
+from compare.symmetry.tracing.values import Axis, Draft, Piece, Value, still
 
 
 def bare(axis: Axis) -> Axis:

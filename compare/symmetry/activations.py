@@ -19,7 +19,7 @@ from compare.symmetry.element import Element
 from compare.symmetry.graph import Graph, SymmetryError, Tie
 from compare.symmetry.matching import Problem, Solution, bound, solve
 from compare.symmetry.matching.problem import Term
-from compare.symmetry.matching.scores import Gains, element_of, sign_generators
+from compare.symmetry.scores import Gains, element_of, sign_generators
 
 _CONSTANT = 1e-12
 """A unit whose variance is a smaller part of its mean square is constant to rounding: it has no correlations."""

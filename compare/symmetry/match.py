@@ -9,7 +9,7 @@ from compare.params import Params
 from compare.symmetry.element import Element
 from compare.symmetry.graph import Graph
 from compare.symmetry.matching import Problem, Start, bound, check_options, solve
-from compare.symmetry.matching.scores import Gains, Weights, element_of, problem_of, scored
+from compare.symmetry.scores import Gains, Weights, element_of, problem_of, scored
 
 
 @dataclass(frozen=True, eq=False)

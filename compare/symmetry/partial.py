@@ -12,8 +12,8 @@ from compare.params import Params
 from compare.symmetry.element import Element, identity, inside
 from compare.symmetry.graph import Block, Graph, SymmetryError
 from compare.symmetry.matching import Problem, Solution, Start, bound, solve
-from compare.symmetry.matching.scores import Gains, Weights, problem_of, scored, sign_generators
 from compare.symmetry.padding import Frame, units_at
+from compare.symmetry.scores import Gains, Weights, problem_of, scored, sign_generators
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from compare.seeds import derived
 from compare.symmetry.element import Element, identity
 from compare.symmetry.graph import Graph
 from compare.symmetry.matching import Start, solve
-from compare.symmetry.matching.scores import Gains, Weights, element_of, problem_of, scored
+from compare.symmetry.scores import Gains, Weights, element_of, problem_of, scored
 
 _RELATIVE = 1e-9
 """Smaller gains of the objective are rounding."""

@@ -9,11 +9,11 @@ from torch import Tensor, fx, nn
 
 from compare.params import Params, check, parameters
 from compare.symmetry.certificate import certify as prove
-from compare.symmetry.freeze import frozen_graph
 from compare.symmetry.graph import Graph, StandardForm, SymmetryError
 from compare.symmetry.rules import FUNCTION_RULES, MODULE_RULES, Rule
-from compare.symmetry.site import Tracing, remedy
-from compare.symmetry.walk import Walk, tie_rates
+from compare.symmetry.tracing.freeze import frozen_graph
+from compare.symmetry.tracing.site import Tracing, remedy
+from compare.symmetry.tracing.walk import Walk, tie_rates
 
 
 class Precision(Protocol):

@@ -8,8 +8,8 @@ from torch import nn
 
 from compare.symmetry.rules.maps import linear
 from compare.symmetry.rules.shapes import merge, sliced, split
-from compare.symmetry.site import Site
-from compare.symmetry.values import Axis, Draft, Value, still_value
+from compare.symmetry.tracing.site import Site
+from compare.symmetry.tracing.values import Axis, Draft, Value, still_value
 
 
 def multi_head(site: Site, query: Value, key: Value, value: Value, *rest: Any, **options: Any) -> tuple[Value, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from compare.symmetry.rules.pointwise import pointwise
 from compare.symmetry.rules.shapes import sliced
-from compare.symmetry.site import Site
-from compare.symmetry.values import Axis, Piece, Value, still
+from compare.symmetry.tracing.site import Site
+from compare.symmetry.tracing.values import Axis, Piece, Value, still
 
 
 def add(site: Site, a: Any, b: Any, *rest: Any, **options: Any) -> Value:

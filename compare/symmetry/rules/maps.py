@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from compare.symmetry.site import Site
-from compare.symmetry.spaces import Space
-from compare.symmetry.values import Axis, Draft, Piece, Value, still
+from compare.symmetry.tracing.site import Site
+from compare.symmetry.tracing.spaces import Space
+from compare.symmetry.tracing.values import Axis, Draft, Piece, Value, still
 
 Rule: TypeAlias = Callable[..., Any]
 

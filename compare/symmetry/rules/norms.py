@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from compare.symmetry.graph import Norm
-from compare.symmetry.site import Site
-from compare.symmetry.values import Axis, Piece, Value, still
+from compare.symmetry.tracing.site import Site
+from compare.symmetry.tracing.values import Axis, Piece, Value, still
 
 
 def batch_norm(site: Site, x: Value, *rest: Any) -> Value:

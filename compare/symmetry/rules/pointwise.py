@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from compare.symmetry.site import Site
-from compare.symmetry.values import Axis, Piece, Value
+from compare.symmetry.tracing.site import Site
+from compare.symmetry.tracing.values import Axis, Piece, Value
 
 
 def passes(site: Site, x: Value, *rest: Any, **options: Any) -> Value:

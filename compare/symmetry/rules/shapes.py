@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from compare.symmetry.site import Site
-from compare.symmetry.spaces import Space
-from compare.symmetry.values import Axis, Piece, Value, still
+from compare.symmetry.tracing.site import Site
+from compare.symmetry.tracing.spaces import Space
+from compare.symmetry.tracing.values import Axis, Piece, Value, still
 
 _MOST_COPIES = 4096
 """A label is repeated at most so often when a still axis and a moving one become one; beyond, nothing moves."""

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 from torch import Tensor, nn
 
 from compare.symmetry.graph import SymmetryError
-from compare.symmetry.spaces import Space, Spaces
-from compare.symmetry.values import Axis, Draft, Piece, Value, Variable, still, still_value
+from compare.symmetry.tracing.spaces import Space, Spaces
+from compare.symmetry.tracing.values import Axis, Draft, Piece, Value, Variable, still, still_value
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from compare.symmetry.graph import Norm
-from compare.symmetry.spaces import Space, fixed
+from compare.symmetry.tracing.spaces import Space, fixed
 
 Variable: TypeAlias = tuple[str, int, int]
 """The diagonal that acts on one stretch of one axis of a parameter: its name, the axis, where the stretch begins."""

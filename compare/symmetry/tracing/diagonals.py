@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from compare.symmetry.spaces import Space
-from compare.symmetry.values import Variable
+from compare.symmetry.tracing.spaces import Space
+from compare.symmetry.tracing.values import Variable
 
 
 @dataclass(frozen=True)

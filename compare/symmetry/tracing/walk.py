@@ -10,8 +10,8 @@ from torch import Tensor, fx, nn
 from compare.params import Params, parameters
 from compare.symmetry.certificate import drawn_like, randomised
 from compare.symmetry.rules import Rule
-from compare.symmetry.site import Site, Tracing
-from compare.symmetry.values import Value, still, still_value, values_in
+from compare.symmetry.tracing.site import Site, Tracing
+from compare.symmetry.tracing.values import Value, still, still_value, values_in
 
 _MOST_PASSES = 100
 

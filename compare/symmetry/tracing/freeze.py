@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from compare.symmetry.diagonals import Solution, solutions
 from compare.symmetry.graph import Block, Generator, Graph, Layer, StandardForm, SymmetryError, Tie
-from compare.symmetry.site import Tracing
-from compare.symmetry.spaces import Space
-from compare.symmetry.values import Draft, Value, Variable, values_in
+from compare.symmetry.tracing.diagonals import Solution, solutions
+from compare.symmetry.tracing.site import Tracing
+from compare.symmetry.tracing.spaces import Space
+from compare.symmetry.tracing.values import Draft, Value, Variable, values_in
 
 
 @dataclass(frozen=True)
