@@ -1,6 +1,6 @@
 """Hide a known symmetry of a residual network behind noise and count how often matching finds it again.
 
-usage: python scripts/planted.py [--cases N] [--large-cases N] [--starts NAME ...] [--noise SIGMA ...]
+usage: python scripts/planted.py [--cases N] [--large-cases N] [--starts NAME ...] [--noise SIGMA ...] [--out FILE]
 example: python scripts/planted.py --cases 10 --large-cases 0
 
 Network a has Gaussian weights, b is g a plus Gaussian noise, for a random element g of permutations, and of signs where
@@ -10,9 +10,12 @@ Writes a table in Markdown to standard output.
 
 import argparse
 import itertools
+import shlex
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +23,8 @@ from torch import Tensor, nn
 import fullprecision
 from compare.params import Params
 from compare.progress import progress
+from compare.runs import write_text
+from compare.runs.provenance import provenance
 from compare.symmetry import Element, Graph, match, random_element, trace
 from compare.symmetry.matching import Start
 
@@ -171,12 +176,37 @@ def main() -> None:
     parser.add_argument("--large-cases", type=int, default=20, help="networks of 100 and 200 units (default: 20)")
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS), help="rows (default: all)")
     parser.add_argument("--noise", nargs="+", type=float, default=NOISE, help="columns (default: 0, 0.1 to 0.5)")
+    parser.add_argument("--out", type=Path, help="file for the table with a heading (default: the table, printed)")
     options = parser.parse_args()
     if min(options.cases, options.large_cases) < 0 or options.cases + options.large_cases == 0:
         parser.error("expected at least one case, --cases or --large-cases above 0")
     torch.set_num_threads(1)
     counts = {"small": options.cases, "large": options.large_cases}
-    print(table(counts, options.noise, options.starts, quiet=False))
+    made = table(counts, options.noise, options.starts, quiet=False)
+    if options.out is None:
+        print(made)
+    else:
+        write_text(options.out, f"{heading(shlex.join(['python', *sys.argv]))}\n\n{made}\n")
+
+
+def heading(command: str) -> str:
+    """What the table is, and where it comes from."""
+    made = provenance(threads=1, command=command)
+    packages = f"torch {made.packages['torch']}, SciPy {made.packages['scipy']}, Python {made.python}"
+    return f"""# Planted symmetries
+
+Residual networks with {INPUTS} inputs, a stream, {BLOCKS} blocks and {OUTPUTS} outputs, Gaussian weights, against a
+copy under a random element of their group plus Gaussian noise of the given standard deviation (that of the weights is
+1). Counted is how often matching returns the very inverse of the element, all units and all signs. Units: those of
+the stream and inside each block. Seconds: median of one match; they depend on the machine and on what else it does.
+
+Made by
+
+```sh
+{made.command}
+```
+
+at revision {made.revision}, with {packages}, one thread, {made.platform}."""
 
 
 if __name__ == "__main__":
