@@ -79,8 +79,14 @@ def randomised(params: Params, generator: torch.Generator) -> Params:
 
 
 def _outputs(model: nn.Module, params: Params, x: Tensor) -> list[Tensor]:
-    with torch.no_grad():
-        return list(_tensors(torch.func.functional_call(model, params, (x,))))
+    try:
+        with torch.no_grad():
+            return list(_tensors(torch.func.functional_call(model, params, (x,))))
+    except RuntimeError as error:
+        raise SymmetryError(
+            f"the certificate runs the network in float64, which {type(model).__name__} does not bear: {error}. "
+            "Constant tensors belong into buffers (register_buffer), which follow; or pass certify=False"
+        ) from error
 
 
 def _tensors(output: object) -> Iterator[Tensor]:
@@ -96,7 +102,14 @@ def _tensors(output: object) -> Iterator[Tensor]:
 def _difference(expected: list[Tensor], got: list[Tensor]) -> float:
     """Largest difference relative to the output's largest magnitude; infinite where there is no number."""
     worst = 0.0
-    for a, b in zip(expected, got, strict=True):
+    for whole, other in zip(expected, got, strict=True):
+        usable = torch.isfinite(whole)
+        if not bool(usable.any()):
+            raise SymmetryError(
+                "outputs are not finite at random parameters and inputs, so that nothing can be certified: expected a "
+                "network that bears inputs of either sign; pass an example_input of its kind, or certify=False"
+            )
+        a, b = whole[usable], other[usable]
         found = float((a - b).abs().max() / a.abs().max().clamp_min(1e-300))
         worst = max(worst, found if found == found else float("inf"))
     return worst

@@ -182,8 +182,8 @@ class _Search:
     def _sign_choices(self, state: State, oriented: Params) -> list[State]:
         """Undecided signs made +1: all that change nothing at once, else the first.
 
-        No other choice need be followed: with all units told apart, conditions on signs are linear over GF(2), and where
-        one of them is free, both its values lead to the same network (given that no tensor has three moving axes).
+        No other choice need be followed: with all units told apart, conditions on signs are linear over GF(2), and
+        where one is free, both its values lead to the same network (given that no tensor has three moving axes).
         """
         undecided = [(i, *at) for i, signs in enumerate(state.signs) for at in torch.nonzero(signs == 0).tolist()]
         idle = [found for found in undecided if self._unchanged(_flip(self._graph, *found), found[0], oriented)]

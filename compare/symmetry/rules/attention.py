@@ -9,7 +9,7 @@ from torch import nn
 from compare.symmetry.rules.maps import linear
 from compare.symmetry.rules.shapes import merge, sliced, split
 from compare.symmetry.tracing.site import Site
-from compare.symmetry.tracing.values import Axis, Draft, Value, still_value
+from compare.symmetry.tracing.values import Axis, Draft, Piece, Value, still
 
 
 def multi_head(site: Site, query: Value, key: Value, value: Value, *rest: Any, **options: Any) -> tuple[Value, Any]:
@@ -20,7 +20,7 @@ def multi_head(site: Site, query: Value, key: Value, value: Value, *rest: Any, *
     weights = _projections(site)
     biases = _thirds(site, site.parameter("in_proj_bias"))
     place = None if len(query.axes) == 2 else 0 if module.batch_first else 1
-    masked = any(isinstance(x, Value) for x in (*rest, *options.values()))
+    masked = _masked(site, (*rest, *options.values()))
     _tokens(site, (query, key, value), place, masked=masked)
     heads = []
     for x, weight, bias in zip((query, key, value), weights, biases, strict=True):
@@ -33,8 +33,22 @@ def multi_head(site: Site, query: Value, key: Value, value: Value, *rest: Any, *
     assert out is not None, "attention has an output projection"
     draft = Draft(f"{site.name}.out_proj", str(site.own("out_proj.weight")), site.own("out_proj.bias"), 0, False, False)
     result = linear(site, Value((*query.axes[:-1], joined)), out, site.parameter("out_proj.bias"), draft=draft)
-    shown = site.result[1]
-    return result, None if shown is None else still_value(shown.shape)
+    return result, _shown(site, query, key, heads[0][0])
+
+
+def _shown(site: Site, query: Value, key: Value, heads: Axis) -> Value | None:
+    """The attention weights, of each head or their mean over heads."""
+    weights = site.result[1]
+    if weights is None:
+        return None
+    tokens = [
+        next(axis for axis in x.axes[:-1] if len(axis) == size)
+        for x, size in zip((query, key), weights.shape[-2:], strict=True)
+    ]
+    before = [still(size) for size in weights.shape[:-2]]
+    if len(before) > len(query.axes) - 2:
+        before[-1] = Axis(tuple(Piece(piece.space) for piece in heads.now().pieces))
+    return Value((*before, *(Axis(tuple(Piece(p.space) for p in axis.now().pieces)) for axis in tokens)))
 
 
 def _projections(site: Site) -> tuple[Value, ...]:
@@ -72,6 +86,15 @@ def _attend(site: Site, heads: list[list[Axis]]) -> None:
     site.inverse(query, key)
 
 
+def _masked(site: Site, arguments: tuple[Any, ...]) -> bool:
+    """Whether a mask is among the arguments; nothing in it may move."""
+    masks = [x for x in arguments if isinstance(x, Value)]
+    for mask in masks:
+        for axis in mask.axes:
+            site.still(axis)
+    return bool(masks)
+
+
 def _tokens(site: Site, operands: tuple[Value, Value, Value], batch: int | None, *, masked: bool) -> None:
     """Keys and values are of the same tokens; a mask knows tokens by their places; no diagonal acts on them."""
     query, key, value = operands
@@ -92,7 +115,7 @@ def scaled_dot_product(site: Site, query: Value, key: Value, value: Value, *rest
         site.inverse(query.axis(i), key.axis(i))
         list(site.same(query.axis(i), value.axis(i)))
     site.one(query.axis(-2), site.equal(key.axis(-2), value.axis(-2)))
-    if any(isinstance(x, Value) for x in (*rest, *options.values())) or options.get("is_causal", rest[2:3] == (True,)):
+    if _masked(site, (*rest, *options.values())) or options.get("is_causal", rest[2:3] == (True,)):
         for x in (query, key):
             site.still(x.axis(-2), "a mask knows tokens by their places")
     return Value((*value.axes[:-2], query.axis(-2), value.axis(-1)))

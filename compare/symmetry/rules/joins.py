@@ -49,6 +49,9 @@ def multiply(site: Site, a: Any, b: Any, *rest: Any, **options: Any) -> Value:
 
 def divide(site: Site, a: Any, b: Any, *rest: Any, **options: Any) -> Value:
     """A quotient of entries: diagonals divide."""
+    if options.get("rounding_mode") is not None:
+        for value in (a, b):
+            site.one(*(value.axes if isinstance(value, Value) else ()))
     if not isinstance(b, Value):
         return _only_value(a).plain()
     if not isinstance(a, Value):
@@ -105,6 +108,7 @@ def matmul(site: Site, a: Value, b: Value) -> Value:
     """Matrix product: the summed axis holds the same units with diagonals that cancel."""
     if len(a.axes) == 1 or len(b.axes) == 1:
         site.refuse("expected matrices, got a vector")
+    a, b = site.mixed(a, -1), site.mixed(b, -2)
     site.inverse(a.axis(-1), b.axis(-2))
     batch = [_times(site, left, right, 1) for left, right in _aligned(_leading(a), _leading(b))]
     return Value((*batch, a.axis(-2), b.axis(-1)))
@@ -124,7 +128,8 @@ def einsum(site: Site, equation: str, *operands: Any) -> Value:
     for names, value in zip(left.split(","), values, strict=True):
         if len(set(names)) < len(names):
             site.refuse("expected each letter once in an operand")
-        for name, axis in zip(names, value.axes, strict=True):
+        summed = [i for i, name in enumerate(names) if name not in right]
+        for name, axis in zip(names, site.mixed(value, *summed).axes, strict=True):
             letters[name] = site.product(letters[name], axis) if name in letters else axis.now()
     site.one(*(axis for name, axis in letters.items() if name not in right))
     return Value(tuple(letters[name].now() for name in right))
@@ -159,6 +164,7 @@ def total(site: Site, x: Value, dim: Any = None, keepdim: bool = False, **option
     dim = options.get("axis", dim)
     chosen = range(len(x.axes)) if dim is None else [dim] if isinstance(dim, int) else dim
     gone = {i % len(x.axes) for i in chosen}
+    x = site.mixed(x, *(i for i in gone if len(gone) < len(x.axes)))
     site.one(*(x.axes[i] for i in gone))
     keepdim = options.get("keepdim", keepdim)
     axes = [still(1) if i in gone else axis for i, axis in enumerate(x.axes) if i not in gone or keepdim]

@@ -44,6 +44,7 @@ def linear_map(*, binarised: bool = False) -> Rule:
 
 def linear(site: Site, x: Value, weight: Value, bias: Value | None = None, *, draft: Draft | None = None) -> Value:
     """``x @ weight.T + bias``, as ``F.linear``."""
+    x = site.mixed(x, -1)
     site.inverse(x.axis(-1), weight.axis(1))
     return _finished(site, [*x.axes[:-1], weight.axis(0)], len(x.axes) - 1, bias, draft, weight)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from compare.symmetry.graph import Norm
-from compare.symmetry.tracing.site import Site
+from compare.symmetry.tracing.site import Site, kind_of
 from compare.symmetry.tracing.values import Axis, Piece, Value, still
 
 
@@ -65,9 +66,13 @@ def _affine(site: Site, x: Value, *places: int) -> Value:
 
 def layer_norm(site: Site, x: Value, *rest: Any) -> Value:
     """Layer normalisation: entries of the normalised axes may be renamed; gains are free."""
+    return _over_last(site, x)
+
+
+def _over_last(site: Site, x: Value) -> Value:
     site.one(*x.axes)
-    count = len(site.operation.normalized_shape)
-    return _affine(site, x, *range(len(x.axes) - count, len(x.axes)))
+    places = range(len(x.axes) - len(site.operation.normalized_shape), len(x.axes))
+    return _affine(site, site.mixed(x, *places), *places)
 
 
 def prelu(site: Site, x: Value, *rest: Any) -> Value:
@@ -85,8 +90,8 @@ def prelu(site: Site, x: Value, *rest: Any) -> Value:
 def rms_norm(site: Site, x: Value, *rest: Any) -> Value:
     """Root mean square normalisation, which no sign changes."""
     site.unscaled(*x.axes)
-    count = len(site.operation.normalized_shape)
-    return _affine(site, x, *range(len(x.axes) - count, len(x.axes)))
+    places = range(len(x.axes) - len(site.operation.normalized_shape), len(x.axes))
+    return _affine(site, site.mixed(x, *places), *places)
 
 
 def group_norm(site: Site, x: Value, *rest: Any) -> Value:
@@ -136,7 +141,8 @@ def max_pool(site: Site, x: Value, *rest: Any, **options: Any) -> Value:
 
 def _pooled(site: Site, x: Value) -> Value:
     """Channels stay; places along the pooled axes change."""
-    channel = 1 if len(x.axes) > 2 else 0
+    found = re.search(r"([123])d", kind_of(site.operation))
+    channel = len(x.axes) - 1 - int(found[1]) if found else 1
     for axis in x.axes[channel + 1 :]:
         site.still(axis)
     return x.plain([*x.axes[: channel + 1], *(still(size) for size in site.result.shape[channel + 1 :])])
@@ -145,7 +151,7 @@ def _pooled(site: Site, x: Value) -> Value:
 def pad(site: Site, x: Value, padding: Any, mode: str = "constant", value: float | None = None) -> Value:
     """Padding: axes that grow hold still, and no diagonal acts where what is added is not 0."""
     axes = list(x.axes)
-    grown = [i for i, size in enumerate(site.result.shape) if size != len(axes[i])]
+    grown = [i for i in range(len(axes)) if any(padding[2 * (len(axes) - 1 - i) :][:2])]
     if mode == "constant" and value:
         site.one(*(axis for i, axis in enumerate(axes) if i not in grown))
     for i in grown:

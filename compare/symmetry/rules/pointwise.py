@@ -26,12 +26,14 @@ def dropout(site: Site, x: Value, p: float = 0.5, training: bool = True, inplace
 
 def homogeneous(site: Site, x: Value, *rest: Any, **options: Any) -> Value:
     """ReLU and its leaky form: f(d x) = d f(x) for d > 0, so positive factors pass, signs do not."""
+    _no_tensors(site, rest, options)
     site.positive(*x.axes)
     return replace(x.plain(), tail=x.tail)
 
 
 def odd(site: Site, x: Value, *rest: Any, **options: Any) -> Value:
     """Odd functions (tanh, softsign): f(-x) = -f(x), so signs pass, positive factors do not."""
+    _no_tensors(site, rest, options)
     site.unscaled(*x.axes)
     return x.plain(_signs_of(x))
 
@@ -43,12 +45,14 @@ def even(site: Site, x: Value, *rest: Any, **options: Any) -> Value:
 
 def pointwise(site: Site, x: Value, *rest: Any, **options: Any) -> Value:
     """Any other function of one entry (GELU, SiLU, sigmoid): units may be renamed, no more."""
+    _no_tensors(site, rest, options)
     site.one(*x.axes)
     return x.plain(_bare(x))
 
 
 def hard_tanh(site: Site, x: Value, *rest: Any, **options: Any) -> Value:
     """Clipping to an interval: odd where the interval is symmetric, homogeneous where it is a half-line from 0."""
+    _no_tensors(site, rest, options)
     low, high = _interval(site.operation, rest, options)
     if {low, high} == {0, None}:
         return homogeneous(site, x)
@@ -95,7 +99,10 @@ def step(site: Site, x: Value, *rest: Any, **options: Any) -> Value:
 
 def softmax(site: Site, x: Value, *rest: Any, **options: Any) -> Value:
     """Softmax and its logarithm: entries of the axis may be renamed, no more."""
-    return pointwise(site, x)
+    dim = getattr(site.operation, "dim", options.get("dim", rest[0] if rest else None))
+    if not isinstance(dim, int):
+        site.refuse(f"expected dim to be a number, got {dim}")
+    return pointwise(site, site.mixed(x, dim))
 
 
 def square(site: Site, x: Value, *rest: Any, **options: Any) -> Value:
@@ -107,9 +114,18 @@ def square(site: Site, x: Value, *rest: Any, **options: Any) -> Value:
     return x.plain(doubled)
 
 
-def power(site: Site, x: Value, exponent: Any, *rest: Any, **options: Any) -> Value:
-    """A power: squares are known, others are functions of one entry."""
+def power(site: Site, x: Any, exponent: Any, *rest: Any, **options: Any) -> Value:
+    """A power: squares are known, others are functions of one entry, that of the exponent too."""
+    if not isinstance(x, Value):
+        return pointwise(site, exponent)
+    _no_tensors(site, (exponent,), {})
     return square(site, x) if exponent == 2 else pointwise(site, x)
+
+
+def _no_tensors(site: Site, rest: tuple[Any, ...], options: dict[str, Any]) -> None:
+    """A function of one entry has numbers beside it; a tensor there could tell units apart."""
+    if any(isinstance(other, Value) for other in (*rest, *options.values())):
+        site.refuse("expected numbers beside the value, got a tensor")
 
 
 def _signs_of(x: Value) -> list[Axis]:

@@ -68,6 +68,8 @@ def _merged(site: Site, outer: Axis, inner: Axis) -> Axis:
 
 def split(site: Site, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
     """One axis as several neighbouring ones."""
+    if not sizes:
+        site.one(axis)
     large = [size for size in sizes if size != 1] or list(sizes[:1])
     parts = _split(site, axis.now(), large) if large else []
     found = iter(parts)

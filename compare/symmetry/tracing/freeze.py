@@ -190,14 +190,15 @@ def _layers(
     calls: dict[str, list[Draft]] = {}
     for draft in tracing.drafts:
         calls.setdefault(draft.weight, []).append(draft)
-    means = [draft.norm.mean for draft in tracing.drafts if draft.norm]
     layers = []
     for weight, drafts in calls.items():
         draft = drafts[0]
         outputs = [s for s in stretches if s.name == weight and s.axis == draft.axis]
-        alone = len(drafts) == 1 == len(tracing.users[weight]) and (
-            draft.norm is None or means.count(draft.norm.mean) == 1
-        )
+        norm = draft.norm
+        own = [weight, draft.bias, *((norm.gain, norm.offset, norm.mean, norm.variance) if norm else ())]
+        # What other layers use as well takes no liberties; a layer called twice still has its threshold for itself.
+        unshared = all(len(tracing.users[name]) == 1 for name in own if name)
+        alone = len(drafts) == 1 and unshared
         owner = _owner(outputs[0], index) if len(outputs) == 1 else None
         layers.append(
             Layer(
@@ -205,12 +206,12 @@ def _layers(
                 weight=weight,
                 bias=draft.bias,
                 axis=draft.axis,
-                norm=draft.norm if alone else None,
+                norm=norm if alone else None,
                 pooled=draft.pooled,
                 block=None if owner is None or owner is not outputs[0].space else index[owner],
                 last=draft is tail and alone,
                 binarised=draft.binarised,
-                step=draft.step and (alone or draft.norm is None),
+                step=all(other.step for other in drafts) and unshared and (alone or norm is None),
                 integer=all(other.integer for other in drafts),
             )
         )

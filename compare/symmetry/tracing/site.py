@@ -133,13 +133,26 @@ class Site:
         if len(a) != len(b):
             self.refuse(f"expected axes of one length, got {len(a)} and {len(b)}")
         a, b = a.now(), b.now()
-        if bool(a.within) != bool(b.within):
-            # The same units in every whole cannot be said of a nested space.
-            self.freeze(a, "units inside wholes meet units that are the same for all wholes")
-            self.freeze(b, "units inside wholes meet units that are the same for all wholes")
-        else:
-            self.spaces.unify([p.space for p in a.pieces], [p.space for p in b.pieces])
+        if _wholes(a) != _wholes(b):
+            # The same units in wholes that are not the same cannot be said of nested spaces.
+            for axis in (a, b):
+                self.one(self.freeze(axis, "units inside wholes meet units inside others, or in none"))
+            return ((piece, Piece(piece.space)) for piece in a.now().pieces)
+        self.spaces.unify([p.space for p in a.pieces], [p.space for p in b.pieces])
         return zip(a.now().pieces, b.now().pieces, strict=False)
+
+    def mixed(self, value: Value, *places: int) -> Value:
+        """An operation mixes entries along these axes: units inside wholes that stand there keep their order.
+
+        Entry j of one whole meets entry j of every other, so no whole may order its insides in its own way.
+        """
+        for place in places:
+            label = value.axis(place).label
+            for i in range(len(value.axes)):
+                if i != place and label and list(value.axis(i).within) == label:
+                    kept = self.still(value.axis(i), "an operation mixes wholes, entry by entry")
+                    value = value.with_axis(i, kept)
+        return value
 
     def equal(self, a: Axis, b: Axis) -> Axis:
         """Two axes that hold the same units, and on which the same diagonal acts."""
@@ -189,6 +202,10 @@ class Site:
     def note(self, axis: Axis, why: str) -> None:
         """Tell the reader of the units' block."""
         self.tracing.notes += [(piece.space, why) for piece in axis.now().pieces]
+
+
+def _wholes(axis: Axis) -> int:
+    return sum(space.size for space in axis.within)
 
 
 def kind_of(operation: Any) -> str:

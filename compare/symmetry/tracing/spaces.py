@@ -136,7 +136,7 @@ class Spaces:
                     break
                 if not level.rigid:
                     level.rigid = True
-                    self.changes += 1
+                    self.changes += level.lasting
                     if why:
                         self.frozen.append((level, why))
 
@@ -183,7 +183,9 @@ class Spaces:
             parent = level
 
     def _join(self, a: Space, b: Space) -> None:
-        """``b`` becomes ``a``; children follow, since they ask what their parent has become."""
+        """One becomes the other; children follow, since they ask what their parent has become."""
+        if b.lasting and not a.lasting:
+            a, b = b, a  # what was learned of the lasting one stays
         # Fixed axes are made anew in every pass; nothing is learned when one meets another.
         self.changes += not (a.fixed and b.fixed) or (a.lasting and b.lasting)
         a.rigid, a.lasting = a.rigid or b.rigid, a.lasting or b.lasting
@@ -204,7 +206,7 @@ class Spaces:
             self._detach(space)
             root = space
         first = size * root.size // space.size
-        tree = [s for s in dict.fromkeys((*self._all, space)) if not s._became and s.chain()[0] is root]
+        tree = [s for s in dict.fromkeys((*self._all, *space.chain())) if not s._became and s.chain()[0] is root]
         self.changes += any(level.lasting for level in tree)
         halves: dict[Space, tuple[Space, Space]] = {}
         for level in sorted(tree, key=lambda s: len(s.chain())):

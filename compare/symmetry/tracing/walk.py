@@ -1,6 +1,7 @@
 """Following values through a network: one pass after the other, until nothing new is found of its spaces."""
 
 import copy
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -139,11 +140,32 @@ class Walk:
             return _stills(result)
         if rule is None:
             site.refuse("no rule is known for this operation")
-        found = rule(site, *args, **kwargs)
+        args, kwargs = _in_order(module, args, kwargs)
+        try:
+            found = rule(site, *args, **kwargs)
+        except TypeError as error:
+            site.refuse(f"its rule does not understand these arguments ({error})")
         _check_shapes(site, found, result)
         if name in self._frozen:
             found = fx.node.map_aggregate(found, lambda v: _held(site, v))
         return _shared(found) if len(_users(node, self._results)) > 1 else found
+
+
+_FIRST, _SECOND = ("input", "self", "tensors", "tensor"), ("other", "mat2")
+"""Names by which torch's functions call their first and second operands."""
+
+
+def _in_order(module: nn.Module | None, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Operands in their places, also where the call names them."""
+    if module is not None:
+        bound = inspect.signature(module.forward).bind(*args, **kwargs)
+        return bound.args, dict(bound.kwargs)
+    args, kwargs = tuple(args), dict(kwargs)
+    for place, names in enumerate((_FIRST, _SECOND)):
+        named = [name for name in names if name in kwargs]
+        if named and len(args) == place:
+            args = (*args, kwargs.pop(named[0]))
+    return args, kwargs
 
 
 def _users(node: fx.Node, results: Mapping[fx.Node, Any]) -> list[fx.Node]:
