@@ -55,7 +55,8 @@ def digest(model: nn.Module, params: Params, *, example_input: Tensor | None = N
 
     Raises:
         SymmetryError: If decisions of the network rest on more than integers (real inputs, averages, residual streams,
-            full-precision layers), or ``example_input`` is needed.
+            full-precision layers), if a layer is called several times with different normalisations, or ``example_input``
+            is needed.
         ParameterError: If ``params`` do not fit the network.
 
     Example:
@@ -79,6 +80,7 @@ def digest(model: nn.Module, params: Params, *, example_input: Tensor | None = N
             "themselves, compare.standard_form(graph, params, units='sorted')"
         )
     graph.check(params)
+    _prove_covered(graph)
     form = _integer_form(graph, params, _reaches(model, x))
     moved = representative(graph, form).apply_linear(form)
     return _hashed(moved)
@@ -93,6 +95,20 @@ def _input_of(model: nn.Module) -> Tensor:
             "left out only where the first layer is linear. Pass for instance data.train.x[:8]"
         )
     return torch.zeros(1, first.in_features, dtype=first.weight.dtype)
+
+
+def _prove_covered(graph: Graph) -> None:
+    """Scales have no integer form where a threshold's layer is called several times with different normalisations."""
+    norms = [layer.norm for layer in graph.layers if layer.norm and layer.threshold]
+    known = {name for norm in norms for name in (norm.gain, norm.offset)}
+    for block in graph.blocks:
+        for generator in block.generators:
+            if generator.kind == "scale" and not generator.names <= known:
+                raise SymmetryError(
+                    f"expected sign functions behind layers that are called once; the scales of "
+                    f"{', '.join(map(repr, sorted(generator.names - known)))} are fixed by no integer form. Compare the "
+                    "representatives themselves, compare.standard_form(graph, params, units='sorted')"
+                )
 
 
 @dataclass(frozen=True)

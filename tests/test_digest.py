@@ -237,6 +237,27 @@ def test_networks_that_rest_on_more_than_integers_are_refused() -> None:
         digest(model, parameters(model), example_input=torch.randn(2, 4))
 
 
+class _Shared(nn.Module):
+    """One map, called twice, with a normalisation each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.map, self.head = BinaryLinear(5, 6, bias=True), BinaryLinear(6, 6), BinaryLinear(6, 3)
+        self.norm1, self.norm2, self.sign = nn.BatchNorm1d(6), nn.BatchNorm1d(6), Sign()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.sign(self.norm1(self.map(self.sign(self.first(x)))))
+        y: Tensor = self.head(self.sign(self.norm2(self.map(x))))
+        return y
+
+
+def test_normalisations_of_one_map_are_refused() -> None:
+    with pytest.raises(
+        SymmetryError, match=r"called once; the scales of 'norm1\.bias', 'norm1\.weight' are fixed by no"
+    ):
+        digest(_Shared().eval(), parameters(_Shared()))
+
+
 def test_an_example_is_asked_for_where_none_can_be_made() -> None:
     model = small_networks("binary")["vgg"]
     with pytest.raises(SymmetryError, match=r"example_input: expected a batch .* begins with BinaryConv2d"):

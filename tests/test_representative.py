@@ -172,6 +172,26 @@ def test_zero_offsets_of_fresh_networks(name: str, seed: int) -> None:
     _assert_same(graph, _sorted(graph, zeros), _sorted(graph, moved), _tolerance(name))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_thresholds_of_exactly_zero_on_real_inputs(seed: int) -> None:
+    """A negated one becomes the next float, and decides nothing."""
+    model = binarynets.mlp(4, [6], 3).eval()
+    graph = trace(model, torch.randn(8, 4), binarynets.FAMILY, certify=False)
+    params = parameters(model)
+    moved = _element(graph, seed).apply(params)
+    _assert_same(graph, _sorted(graph, params), _sorted(graph, moved), 1e-6)
+
+
+def test_places_of_inputs_tell_units_apart() -> None:
+    _, graph = _mlp(4, 24, 3)
+    params = {name: torch.ones_like(t, dtype=torch.float64) for name, t in graph.reference.items()}
+    params["0.weight"] = torch.tensor([*itertools.permutations([1.0, 2.0, 3.0, 4.0])]).double()
+    refinement = Refinement(graph, params)
+    state = refinement.start()
+    refinement.settle(state)
+    assert state.sorted(0)
+
+
 def _mlp(*sizes: int, activation: type[nn.Module] = nn.ReLU) -> tuple[nn.Module, Graph]:
     layers: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(sizes):
@@ -252,11 +272,11 @@ def test_duplicates_are_counted_inside_their_whole() -> None:
     """The same weights in two groups see different channels."""
     model, _, graph = _motif("grouped conv")
     params = parameters(model)
-    params["2.weight"][:], params["2.bias"][:] = params["2.weight"][:1].clone(), 0.5
-    assert duplicate_units(graph, params) == {"0": 0, "0 (2)": 0, "2": 6, "4": 0}
-    params["2.weight"][1:3], params["2.weight"][4] = 2 * params["2.weight"][1:3] ** 2, 3.0
-    params["2.bias"][:] = torch.arange(6) % 3
-    assert duplicate_units(graph, params)["2"] == 0
+    params["0.weight"] /= params["0.weight"].flatten(1).norm(dim=1).view(6, 1, 1, 1)
+    params["2.weight"][[0, 3]], params["2.bias"][[0, 3]] = 0.25, 0.5
+    assert duplicate_units(graph, params) == {"0": 0, "0 (2)": 0, "2": 0, "4": 0}
+    params["2.weight"][2], params["2.bias"][2] = 0.75, 1.5
+    assert duplicate_units(graph, params) == {"0": 0, "0 (2)": 0, "2": 2, "4": 0}
 
 
 def test_duplicates_of_bits_count_by_signs_and_thresholds() -> None:
@@ -265,7 +285,7 @@ def test_duplicates_of_bits_count_by_signs_and_thresholds() -> None:
     norm = graph.layers[0].norm
     assert norm is not None
     assert duplicate_units(graph, params)["0"] == 0
-    params["0.weight"][5] = -3 * params["0.weight"][2].abs() * sign(params["0.weight"][2])
+    params["0.weight"][5] = -torch.tensor([3.0, 0.1, 0.2, 7.0, 1.0]) * sign(params["0.weight"][2])
     for unit, direction in ((2, 1.0), (5, -1.0)):  # thresholds 0.3 and 0.2 from either side
         params[norm.gain][unit], params[norm.offset][unit] = 0.7 * direction, 0.0
         params[norm.mean][unit] = direction * (0.2 if unit == 2 else 0.3)

@@ -47,8 +47,8 @@ def certify(model: nn.Module, graph: Graph, x: Tensor, *, draws: int = 2, seed: 
         ]
         raise SymmetryError(
             f"the symmetries of {', '.join(broken) or 'several blocks together'} do not hold: outputs changed under a "
-            "random element of the group. A rule claims more than the operation has; correct the rule passed to "
-            "compare.trace, or take the module into opaque=[...] or frozen=[...]"
+            "random element of the group. A rule claims more than the operation has: correct the one that was passed, "
+            "or take the module into opaque=[...] or frozen=[...]; without rules or hooks of your own, please report it"
         )
 
 

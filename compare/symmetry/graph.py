@@ -200,6 +200,18 @@ class Graph:
         """All blocks' notes, with the blocks' names, and why other units do not move at all."""
         return (*(f"{block.name}: {note}" for block in self.blocks for note in block.notes), *self.remarks)
 
+    def gain_of(self, block: Block, generator: Generator) -> Tie | None:
+        """The gain whose sign fixes a sign generator: one that no other sign generator of the block moves."""
+        if generator.kind != "sign":
+            return None
+        others = [g for g in block.generators if g.kind == "sign" and g is not generator]
+        taken = {(tie.name, tie.axis, tie.start) for other in others for tie, _ in other.factors}
+        for tie, _ in generator.factors:
+            alone = (tie.name, tie.axis, tie.start) not in taken
+            if tie.name in self.gains and self.reference[tie.name].ndim == 1 and alone:
+                return tie
+        return None
+
     def check(self, params: Params, what: str = "params") -> None:
         """Raise ``ParameterError`` unless ``params`` are this network's, finite and complete."""
         check(params, self.reference, what=what)

@@ -42,7 +42,11 @@ class Match:
 
     @cached_property
     def bound(self) -> float:
-        """No element reaches more; ``objective == bound`` proves the optimum. Computed when first asked for."""
+        """No element of those searched reaches more; ``objective == bound`` proves the optimum.
+
+        Computed when first asked for. Signs of wholes that act on entries of their parts, a rare kind (see
+        ``compare.symmetry.scores.sign_generators``), are not searched and not bounded.
+        """
         return bound(self.problem) + self.constant
 
     @property

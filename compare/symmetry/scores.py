@@ -47,7 +47,7 @@ def sign_generators(graph: Graph, gains: Gains) -> tuple[tuple[int, ...], ...]:
 
     Args:
         graph: The network's symmetries.
-        gains: ``"fixed"`` leaves out those that negate a normalisation's gain, which the standard form made positive.
+        gains: ``"fixed"`` leaves out those that a gain's sign fixes, which the standard form made positive.
 
     Returns:
         Indices into ``Block.generators``.
@@ -60,7 +60,7 @@ def sign_generators(graph: Graph, gains: Gains) -> tuple[tuple[int, ...], ...]:
                 index
                 for index, generator in enumerate(block.generators)
                 if generator.kind == "sign"
-                and (gains == "free" or not generator.names & graph.gains)
+                and (gains == "free" or graph.gain_of(block, generator) is None)
                 # Signs of wholes that act on their parts' entries are left out.
                 and all((tie.name, tie.axis, tie.start) in own for tie, _ in generator.factors)
                 and any(tie.scored for tie, _ in generator.factors)

@@ -123,9 +123,9 @@ def positive_gains(graph: Graph, params: Params) -> Params:
     for index, block in enumerate(graph.blocks):
         diagonals[index] = diagonals[index].clone()
         for row, generator in zip(diagonals[index], block.generators, strict=True):
-            gain = params[generator.pivot.name]
-            if generator.kind == "sign" and generator.pivot.name in graph.gains and gain.ndim == 1:
-                row.copy_(_signs(_stretch(gain, generator.pivot, block)[:, 0]))
+            gain = graph.gain_of(block, generator)
+            if gain is not None:
+                row.copy_(_signs(_stretch(params[gain.name], gain, block)[:, 0]))
     return Element(graph, identity(graph).permutations, tuple(diagonals)).apply(params)
 
 
@@ -225,8 +225,9 @@ def unit_last(graph: Graph, params: Params, invariant: Invariant, normalisation:
     elif layer.norm is not None and not folded:
         changed = {layer.weight: weight / size} | _scaled_statistics(layer, params, size)
     elif invariant == "error":
-        offset = layer.norm.offset if layer.norm else layer.bias
-        changed = {name: params[name] / size for name in (layer.weight, offset) if name}
+        # What is linear in the outputs; a normalisation's variance and gain are not.
+        norm = (layer.norm.mean, layer.norm.offset) if layer.norm else ()
+        changed = {name: params[name] / size for name in (layer.weight, layer.bias, *norm) if name}
     if invariant == "error" and layer.norm and layer.norm.gain and layer.norm.offset and not folded:
         gain = changed.get(layer.norm.gain, params[layer.norm.gain])
         rms = _norms(gain.square().mean().sqrt())

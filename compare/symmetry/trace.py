@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from compare.params import Params, check, parameters
 from compare.symmetry.certificate import certify as prove
@@ -74,6 +75,9 @@ def trace(
     """
     if not isinstance(example_input, Tensor) or example_input.ndim < 1 or len(example_input) == 0:
         raise SymmetryError("example_input: expected a batch of inputs [batch, ...], for instance data.train.x[:8]")
+    if example_input.is_floating_point() and not bool(torch.isfinite(example_input).all()):
+        raise SymmetryError("example_input: expected finite numbers, got NaN or infinity")
+    _check_arguments(model, opaque, frozen, accept_ties)
     known = {**MODULE_RULES, **FUNCTION_RULES, **family.rules, **(rules or {})}
     working = copy.deepcopy(model).eval()
     _try(working, example_input)
@@ -100,6 +104,21 @@ def trace(
     if certify:
         prove(model, graph, example_input)
     return graph
+
+
+def _check_arguments(model: nn.Module, opaque: Sequence[str], frozen: Sequence[str], accept_ties: float) -> None:
+    if not isinstance(model, nn.Module):
+        raise SymmetryError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    if any(
+        isinstance(tensor, UninitializedParameter | UninitializedBuffer)
+        for tensor in (*model.parameters(), *model.buffers())
+    ):
+        raise SymmetryError("the model has layers that are not initialised yet: run it once, then trace it")
+    for name, given in (("opaque", opaque), ("frozen", frozen)):
+        if isinstance(given, str):
+            raise SymmetryError(f"{name}: expected a list of module paths, got a string; write {name}=[{given!r}]")
+    if not 0 <= accept_ties <= 1:
+        raise SymmetryError(f"accept_ties: expected a fraction from 0 to 1, got {accept_ties}")
 
 
 def _aliases(model: nn.Module) -> dict[str, str]:

@@ -107,6 +107,7 @@ FUNCTION_RULES: dict[Any, Rule] = {
     torch.einsum: joins.einsum,
     **dict.fromkeys((torch.cat, torch.concat), joins.concatenate),
     torch.stack: joins.stack,
+    **dict.fromkeys(("masked_fill", "masked_fill_", torch.masked_fill), joins.masked_fill),
     **dict.fromkeys((torch.mean, torch.sum, "mean", "sum"), joins.total),
     **dict.fromkeys((torch.amax, "amax"), joins.largest),
     F.scaled_dot_product_attention: attention.scaled_dot_product,

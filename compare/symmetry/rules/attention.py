@@ -42,7 +42,7 @@ def _shown(site: Site, query: Value, key: Value, heads: Axis) -> Value | None:
     if weights is None:
         return None
     tokens = [
-        next(axis for axis in x.axes[:-1] if len(axis) == size)
+        next((axis for axis in x.axes[:-1] if len(axis) == size), still(size))
         for x, size in zip((query, key), weights.shape[-2:], strict=True)
     ]
     before = [still(size) for size in weights.shape[:-2]]

@@ -99,6 +99,17 @@ def gated_linear_unit(site: Site, x: Value, dim: int = -1) -> Value:
     return multiply(site, a, pointwise(site, b))
 
 
+def masked_fill(site: Site, x: Value, mask: Value, value: Any) -> Value:
+    """Entries replaced where a mask says so: units that the mask tells apart do not move, and no diagonal acts."""
+    site.one(*x.axes)
+    for left, right in _aligned(x, mask):
+        if right is not None:
+            site.still(right)
+            if left is not None and len(right) > 1:
+                site.still(left, "a mask knows units by their places")
+    return x.plain()
+
+
 def negate(site: Site, x: Value) -> Value:
     """Minus the value: everything passes."""
     return x.plain(integer=x.integer)
@@ -109,9 +120,25 @@ def matmul(site: Site, a: Value, b: Value) -> Value:
     if len(a.axes) == 1 or len(b.axes) == 1:
         site.refuse("expected matrices, got a vector")
     a, b = site.mixed(a, -1), site.mixed(b, -2)
+    homes = [_home(a, len(a.axes) - 1) - len(a.axes), _home(b, len(b.axes) - 2) - len(b.axes)]
+    if homes[0] != homes[1] or homes[0] >= -2:
+        a, b = _ordered(site, a, len(a.axes) - 1), _ordered(site, b, len(b.axes) - 2)
     site.inverse(a.axis(-1), b.axis(-2))
     batch = [_times(site, left, right, 1) for left, right in _aligned(_leading(a), _leading(b))]
     return Value((*batch, a.axis(-2), b.axis(-1)))
+
+
+def _home(value: Value, place: int) -> int:
+    """The axis on which the wholes of another axis stand; a number before all axes where there are none."""
+    within = list(value.axis(place).within)
+    return next((i for i, axis in enumerate(value.axes) if within and axis.label == within), -len(value.axes))
+
+
+def _ordered(site: Site, value: Value, place: int) -> Value:
+    """Units inside wholes keep their order where insides of different wholes meet."""
+    if not value.axis(place).within:
+        return value
+    return value.with_axis(place, site.still(value.axis(place), "insides of different wholes meet"))
 
 
 def _leading(value: Value) -> Value:
@@ -124,10 +151,18 @@ def einsum(site: Site, equation: str, *operands: Any) -> Value:
     left, _, right = equation.replace(" ", "").partition("->")
     if "." in left or not right:
         site.refuse("expected an equation with '->' and without '...'")
-    letters: dict[str, Axis] = {}
-    for names, value in zip(left.split(","), values, strict=True):
+    terms = left.split(",")
+    homes: dict[str, set[str]] = {}
+    for names, value in zip(terms, values, strict=True):
         if len(set(names)) < len(names):
             site.refuse("expected each letter once in an operand")
+        for i, name in enumerate(names):
+            home = _home(value, i)
+            homes.setdefault(name, set()).add(names[home] if home >= 0 else "")
+    letters: dict[str, Axis] = {}
+    for names, value in zip(terms, values, strict=True):
+        for i, name in enumerate(names):
+            value = _ordered(site, value, i) if len(homes[name]) > 1 else value
         summed = [i for i, name in enumerate(names) if name not in right]
         for name, axis in zip(names, site.mixed(value, *summed).axes, strict=True):
             letters[name] = site.product(letters[name], axis) if name in letters else axis.now()

@@ -56,7 +56,7 @@ def hard_tanh(site: Site, x: Value, *rest: Any, **options: Any) -> Value:
     low, high = _interval(site.operation, rest, options)
     if {low, high} == {0, None}:
         return homogeneous(site, x)
-    symmetric = isinstance(low, int | float) and isinstance(high, int | float) and low == -high
+    symmetric = isinstance(low, int | float) and isinstance(high, int | float) and low == -high < 0
     return odd(site, x) if symmetric else pointwise(site, x)
 
 
@@ -81,7 +81,7 @@ def step(site: Site, x: Value, *rest: Any, **options: Any) -> Value:
     """
     draft = x.source
     threshold = draft and (draft.norm.offset if draft.norm else draft.bias)
-    if draft is not None and threshold:
+    if draft is not None and threshold and not {draft.weight, threshold} & site.tracing.shared:
         draft.step = True
         return x.plain(_signs_of(x), integer=True)
     rate = site.tracing.ties.get(site.name, 0.0)

@@ -196,9 +196,8 @@ def _layers(
         outputs = [s for s in stretches if s.name == weight and s.axis == draft.axis]
         norm = draft.norm
         own = [weight, draft.bias, *((norm.gain, norm.offset, norm.mean, norm.variance) if norm else ())]
-        # What other layers use as well takes no liberties; a layer called twice still has its threshold for itself.
-        unshared = all(len(tracing.users[name]) == 1 for name in own if name)
-        alone = len(drafts) == 1 and unshared
+        # What other layers use as well takes no liberties.
+        alone = len(drafts) == 1 and all(len(tracing.users[name]) == 1 for name in own if name)
         owner = _owner(outputs[0], index) if len(outputs) == 1 else None
         layers.append(
             Layer(
@@ -211,7 +210,7 @@ def _layers(
                 block=None if owner is None or owner is not outputs[0].space else index[owner],
                 last=draft is tail and alone,
                 binarised=draft.binarised,
-                step=all(other.step for other in drafts) and unshared and (alone or norm is None),
+                step=draft.step and alone,
                 integer=all(other.integer for other in drafts),
             )
         )

@@ -34,6 +34,7 @@ class Tracing:
         stepped: Places of sign functions without an offset of their own.
         outputs: Spaces of the network's outputs.
         users: For each parameter the places that use it.
+        shared: Parameters that had several users in the pass before.
         notes: Why a group is smaller than a reader may expect, with the spaces concerned.
     """
 
@@ -52,6 +53,7 @@ class Tracing:
     levels: list[tuple[frozenset[Variable], Space]] = field(default_factory=list)
     stepped: list[str] = field(default_factory=list)
     users: dict[str, set[str]] = field(default_factory=dict)
+    shared: frozenset[str] = frozenset()
     outputs: set[Space] = field(default_factory=set)
     notes: list[tuple[Space, str]] = field(default_factory=list)
 
@@ -68,6 +70,7 @@ class Tracing:
             self.notes,
         ):
             found.clear()
+        self.shared = frozenset(name for name, users in self.users.items() if len(users) > 1)
         self.unscored.clear()
         self.users.clear()
 
@@ -99,12 +102,14 @@ class Site:
 
     Attributes:
         name: Module path, or the node's name where no module stands behind it.
+        place: A name of this call alone.
         operation: The module, function, or name of the method.
         result: What the operation gave on the example, a tensor or a tuple of tensors.
         tracing: The state of the tracing.
     """
 
     name: str
+    place: str
     operation: Any
     result: Any
     tracing: Tracing
@@ -126,7 +131,7 @@ class Site:
     def parameter(self, name: str) -> Value | None:
         """One of the module's own parameters or buffers, None where it has none of that name."""
         full = self.own(name)
-        return None if full is None else self.tracing.parameter(full, self.name)
+        return None if full is None else self.tracing.parameter(full, self.place)
 
     def same(self, a: Axis, b: Axis) -> Iterator[tuple[Piece, Piece]]:
         """Make two axes hold the same units; gives their stretches in pairs."""

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from compare.params import Params, parameters
 from compare.symmetry.certificate import drawn_like, randomised
+from compare.symmetry.graph import SymmetryError
 from compare.symmetry.rules import Rule
 from compare.symmetry.tracing.site import Site, Tracing
 from compare.symmetry.tracing.values import Value, still, still_value, values_in
@@ -94,11 +95,14 @@ class Walk:
             output = self._pass(tracing)
             if tracing.spaces.changes == before:
                 return output
-        raise AssertionError("spaces only ever get fewer freedoms")
+        raise SymmetryError(
+            "the network's units could not be told apart: tracing did not settle. This is a defect of compare.trace; "
+            "frozen=['module'] on the modules around the latest change is a way on"
+        )
 
     def _pass(self, tracing: Tracing) -> Any:
         values: dict[fx.Node, Any] = {}
-        site = Site("output", "output", None, tracing)
+        site = Site("output", "output", "output", None, tracing)
         for node in self._traced.graph.nodes:
             if node.op == "output":
                 return fx.node.map_arg(node.args[0], lambda n: _ended(site, values[n]))
@@ -130,7 +134,7 @@ class Walk:
     ) -> Any:
         module = self._traced.get_submodule(str(node.target)) if node.op == "call_module" else None
         name = _name(node)
-        site = Site(name, node.target if module is None else module, result, tracing)
+        site = Site(name, node.name, node.target if module is None else module, result, tracing)
         rule = self._known.get(type(module) if module is not None else node.target)
         if module is not None and name in self._opaque:
             self.covered |= {tracing.aliases[f"{name}.{own}"] for own in parameters(module)}
@@ -145,7 +149,10 @@ class Walk:
             found = rule(site, *args, **kwargs)
         except TypeError as error:
             site.refuse(f"its rule does not understand these arguments ({error})")
+        if found is None:
+            site.refuse("its rule gave nothing: expected a value")
         _check_shapes(site, found, result)
+        found = fx.node.map_aggregate(found, lambda value: _anchored(site, value))
         if name in self._frozen:
             found = fx.node.map_aggregate(found, lambda v: _held(site, v))
         return _shared(found) if len(_users(node, self._results)) > 1 else found
@@ -198,6 +205,16 @@ def _stills(result: Any) -> Any:
     if isinstance(result, Tensor):
         return still_value(result.shape)
     return tuple(map(_stills, result)) if isinstance(result, tuple | list) else result
+
+
+def _anchored(site: Site, value: Any) -> Any:
+    """Units inside wholes that stand on no axis any more keep their order: nothing says which wholes they are in."""
+    if not isinstance(value, Value):
+        return value
+    for i, axis in enumerate(value.axes):
+        if axis.within and all(list(axis.now().within) != other.label for other in value.axes):
+            return _anchored(site, value.with_axis(i, site.still(axis, "their wholes are gone")))
+    return value
 
 
 def _held(site: Site, value: Any) -> Any:
