@@ -55,8 +55,8 @@ def digest(model: nn.Module, params: Params, *, example_input: Tensor | None = N
 
     Raises:
         SymmetryError: If decisions of the network rest on more than integers (real inputs, averages, residual streams,
-            full-precision layers), if a layer is called several times with different normalisations, or ``example_input``
-            is needed.
+            full-precision layers), if a layer is called several times with different normalisations, or
+            ``example_input`` is needed.
         ParameterError: If ``params`` do not fit the network.
 
     Example:
@@ -101,14 +101,13 @@ def _prove_covered(graph: Graph) -> None:
     """Scales have no integer form where a threshold's layer is called several times with different normalisations."""
     norms = [layer.norm for layer in graph.layers if layer.norm and layer.threshold]
     known = {name for norm in norms for name in (norm.gain, norm.offset)}
-    for block in graph.blocks:
-        for generator in block.generators:
-            if generator.kind == "scale" and not generator.names <= known:
-                raise SymmetryError(
-                    f"expected sign functions behind layers that are called once; the scales of "
-                    f"{', '.join(map(repr, sorted(generator.names - known)))} are fixed by no integer form. Compare the "
-                    "representatives themselves, compare.standard_form(graph, params, units='sorted')"
-                )
+    scaled = {name for block in graph.blocks for g in block.generators if g.kind == "scale" for name in g.names}
+    if scaled - known:
+        raise SymmetryError(
+            "expected sign functions behind layers that are called once; no integer form fixes the scales of "
+            f"{', '.join(map(repr, sorted(scaled - known)))}. Compare the representatives themselves, "
+            "compare.standard_form(graph, params, units='sorted')"
+        )
 
 
 @dataclass(frozen=True)

@@ -252,9 +252,7 @@ class _Shared(nn.Module):
 
 
 def test_normalisations_of_one_map_are_refused() -> None:
-    with pytest.raises(
-        SymmetryError, match=r"called once; the scales of 'norm1\.bias', 'norm1\.weight' are fixed by no"
-    ):
+    with pytest.raises(SymmetryError, match=r"called once; .* scales of 'norm1\.bias', 'norm1\.weight'"):
         digest(_Shared().eval(), parameters(_Shared()))
 
 

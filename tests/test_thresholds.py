@@ -253,3 +253,17 @@ def test_an_activation_behind_the_last_layer_keeps_its_decisions(last) -> None:
     params, x = parameters(model), pixels(256)
     std = standard_form(graph, params)
     assert torch.equal(call(model, params, x).argmax(1), call(model, std, x).argmax(1))
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_units_without_gain_and_offset_compute_plus_one_also_when_negated(real) -> None:
+    model = binarynets.mlp(6, [8], 3).eval()
+    x = torch.randn(40, 6) if real else 2.0 * torch.randint(2, (40, 6)) - 1
+    graph = trace(model, x, binarynets.FAMILY)
+    params = parameters(model)
+    norm = graph.layers[0].norm
+    params[norm.gain][:5], params[norm.offset][:5] = 0, 0
+    before = call(model, params, x)
+    for seed in range(5):
+        moved = random_element(graph, torch.Generator().manual_seed(seed)).apply(params)
+        assert torch.allclose(call(model, moved, x), before, atol=1e-6)

@@ -57,6 +57,13 @@ class Element:
             moved[name] = without_zeros(moved[name])
         for name, offset in between_integers(self.graph, params, only_ties=True).items():
             moved[name] = offset.to(moved[name].dtype)
+        for layer in self.graph.layers:
+            if layer.threshold and layer.norm and layer.norm.gain:
+                # A unit without a gain computes the sign of its offset, which counts as +1 where it is 0.
+                constant = moved[layer.norm.gain] == 0
+                moved[layer.threshold] = torch.where(
+                    constant, without_zeros(moved[layer.threshold]), moved[layer.threshold]
+                )
         return self._moved(moved, self.graph.stepping)
 
     def apply_linear(self, tensors: Params) -> Params:
