@@ -361,7 +361,21 @@ _ARGUMENTS = {
     "reshape": {"shape": (-1, 4, 30)},
     "narrow": {"dim": 1, "start": 1, "length": 2},
 }
-_BINARY = {"add", "iadd", "sub", "isub", "mul", "imul", "truediv", "div", "matmul", "bmm", "linear", "embedding"}
+_BINARY = {
+    "masked_fill",
+    "add",
+    "iadd",
+    "sub",
+    "isub",
+    "mul",
+    "imul",
+    "truediv",
+    "div",
+    "matmul",
+    "bmm",
+    "linear",
+    "embedding",
+}
 _LISTS = {
     "cat",
     "concat",

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -149,7 +150,7 @@ class Walk:
             found = rule(site, *args, **kwargs)
         except TypeError as error:
             site.refuse(f"its rule does not understand these arguments ({error})")
-        if found is None:
+        if found is None and node.target is not operator.getitem:
             site.refuse("its rule gave nothing: expected a value")
         _check_shapes(site, found, result)
         found = fx.node.map_aggregate(found, lambda value: _anchored(site, value))
