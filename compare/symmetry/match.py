@@ -85,8 +85,8 @@ def match(
             each unit's weights sorted, which no renaming changes, assigned block by block; ``"identity"``; ``"sweep"``:
             blocks from the input on, each matched on what comes before; ``"random"``: a random element.
         weights: Binarised weights count by their latents or by their signs.
-        gains: ``"fixed"``: a gain of a normalisation is never negated, since the standard form made all of them
-            positive, and on a path from +1 to -1 a unit would lose its input. ``"free"``: every sign of the group;
+        gains: ``"fixed"``: signs that the gain of a normalisation fixes are not searched, since the standard form made
+            those gains positive, and on a path from +1 to -1 a unit would lose its input. ``"free"``: all signs;
             gains do not count in the sum, so that elements may tie which differ in their gains' signs.
         budget_s: Seconds to spend in all, in place of ``starts``: annealing with as many temperatures as fit into most
             of them, then a local search that shuffles some units, descends again and keeps what is better. The result

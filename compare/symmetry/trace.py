@@ -162,16 +162,13 @@ class _Tracer(fx.Tracer):
 
 
 def _symbolic(model: nn.Module, known: Mapping[Any, Rule], opaque: Sequence[str]) -> fx.GraphModule:
+    if type(model) in known and list(model.parameters(recurse=False)):
+        raise SymmetryError(
+            f"expected a network, got a single {type(model).__name__}: wrap it, torch.nn.Sequential(layer)"
+        )
     tracer = _Tracer(known, opaque)
     try:
-        if type(model) in known and list(model.parameters(recurse=False)):
-            model = nn.Sequential(model)
-            raise SymmetryError(
-                f"expected a network, got a single {type(model[0]).__name__}: wrap it, torch.nn.Sequential(layer)"
-            )
         traced = fx.GraphModule(model, tracer.trace(model))
-    except SymmetryError:
-        raise
     except Exception as error:  # fx raises whatever the user's forward raises on proxies
         where = f"in module '{tracer.failed}'" if tracer.failed else "in its own forward"
         ways = (

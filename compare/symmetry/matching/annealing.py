@@ -60,17 +60,13 @@ def anneal(moves: Moves, generator: torch.Generator, seconds: float | None = Non
     for block in soft:
         zero = (0,) * problem.signs[block]
         found = moves.workspace.soft(block, beliefs)
-        permutation = moves.permutation(block, beliefs[block].get(zero, _matrix(beliefs[block])), state)
+        permutation = moves.permutation(block, beliefs[block][zero], state)
         state = state.replaced(block, permutation, moves.signs(block, found, permutation))
     return state
 
 
 def _single(problem: Problem, block: int) -> bool:
     return not (problem.children(block) or problem.parents[block] is not None or problem.rigid[block])
-
-
-def _matrix(belief: dict[Parity, Tensor]) -> Tensor:
-    return next(iter(belief.values())).abs()
 
 
 def _undecided(moves: Moves, block: int, generator: torch.Generator) -> dict[Parity, Tensor]:

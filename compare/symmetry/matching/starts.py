@@ -65,11 +65,11 @@ def _table(problem: Problem, block: int) -> Tensor:
     for term in problem.terms:
         for axis in range(len(term.blocks)):
             if term.blocks[axis] == block:
-                total += _descriptor(problem, term, axis, term.a) @ _descriptor(problem, term, axis, term.b).T
+                total += _descriptor(term, axis, term.a) @ _descriptor(term, axis, term.b).T
     return total
 
 
-def _descriptor(problem: Problem, term: Term, axis: int, tensor: Tensor) -> Tensor:
+def _descriptor(term: Term, axis: int, tensor: Tensor) -> Tensor:
     """``[units, entries]``: entries of other units sorted, for each place of the fixed axis."""
     entries = tensor.float()
     if any(any(parity) for parity in term.parities):

@@ -57,7 +57,6 @@ MODULE_RULES: dict[Any, Rule] = {
     nn.PReLU: norms.prelu,
     nn.Hardtanh: pointwise.hard_tanh,
     nn.GLU: joins.gated_linear_unit,
-    F.glu: joins.gated_linear_unit,
     **dict.fromkeys(
         (nn.GELU, nn.SiLU, nn.Sigmoid, nn.LogSigmoid, nn.Softplus, nn.ELU, nn.CELU, nn.SELU, nn.ReLU6), elementwise
     ),
@@ -73,6 +72,7 @@ MODULE_RULES: dict[Any, Rule] = {
 
 FUNCTION_RULES: dict[Any, Rule] = {
     F.linear: maps.functional_linear,
+    F.glu: joins.gated_linear_unit,
     **dict.fromkeys(_functions("conv"), maps.functional_convolution),
     **dict.fromkeys(_functions("conv_transpose"), maps.functional_transposed),
     F.embedding: maps.embedding,
@@ -93,7 +93,7 @@ FUNCTION_RULES: dict[Any, Rule] = {
     **dict.fromkeys(("contiguous", "clone", torch.clone), passes),
     **dict.fromkeys(_functions("avg_pool", "adaptive_avg_pool"), norms.average),
     **dict.fromkeys(_functions("max_pool", "adaptive_max_pool"), norms.max_pool),
-    **dict.fromkeys((F.interpolate,), norms.resampled),
+    F.interpolate: norms.resampled,
     F.pad: norms.pad,
     **dict.fromkeys(
         (F.softmax, torch.softmax, F.log_softmax, torch.log_softmax, "softmax", "log_softmax"), pointwise.softmax

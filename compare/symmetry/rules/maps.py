@@ -94,8 +94,7 @@ def _grouped(site: Site, channels: Axis, weight: Value, groups: int, into: int) 
             site.still(axis, why)
         return still(groups * per_output)
     # The axis of the weight that holds all units of one side is nested in the groups, and so is the input.
-    pieces = [(channels.label[0], per_input), (whole.label[0], len(whole) // groups)]
-    wholes = _wholes(site, pieces, groups)
+    wholes = _wholes(site, (channels.label[0], whole.label[0]), groups)
     held = _inside(site, weight, wholes, len(inner), groups)
     if outputs_inner:
         site.inverse(channels, whole)
@@ -105,10 +104,9 @@ def _grouped(site: Site, channels: Axis, weight: Value, groups: int, into: int) 
     return weight.axis(0)
 
 
-def _wholes(site: Site, nested: list[tuple[Space, int]], groups: int) -> Space:
-    first, *rest = (site.spaces.nest(space, groups) for space, _ in nested)
-    for other in rest:
-        site.spaces.unify([first], [other])
+def _wholes(site: Site, nested: tuple[Space, Space], groups: int) -> Space:
+    first, other = (site.spaces.nest(space, groups) for space in nested)
+    site.spaces.unify([first], [other])
     return first.only()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Any
 
 from compare.symmetry.graph import Block, Generator, Graph, Layer, StandardForm, SymmetryError, Tie
@@ -144,7 +143,7 @@ def _block(
     own = tuple(
         Generator(
             kind,  # type: ignore[arg-type]
-            tuple((tie(by_variable[v]), _number(e)) for v, e in solution.exponents.items()),
+            tuple((tie(by_variable[v]), float(e)) for v, e in solution.exponents.items()),
         )
         for kind, solution in generators.get(space, [])
     )
@@ -168,10 +167,6 @@ def _block(
 def _stands(space: Space, tracing: Tracing) -> bool:
     """Whether units do not move for a reason that is not plain: those of the last layer are outputs."""
     return space.fixed and space not in tracing.outputs
-
-
-def _number(exponent: Fraction) -> float:
-    return float(exponent)
 
 
 def _named(blocks: tuple[Block, ...]) -> tuple[Block, ...]:

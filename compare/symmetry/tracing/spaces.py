@@ -79,9 +79,9 @@ class Spaces:
         self.frozen: list[tuple[Space, str]] = []
         self._all: list[Space] = []
 
-    def new(self, size: int, *, rigid: bool = False) -> Space:
+    def new(self, size: int) -> Space:
         """An unconstrained space."""
-        space = Space(size, rigid=rigid, lasting=True)
+        space = Space(size, lasting=True)
         self._all.append(space)
         return space
 
