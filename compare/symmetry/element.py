@@ -286,6 +286,24 @@ def spread(d: Tensor, tie: Tie, block: Block, tensor: Tensor) -> Tensor:
     return local.reshape([tensor.shape[a] if a in (tie.axis, tie.along) else 1 for a in range(tensor.ndim)])
 
 
+def entries(tensor: Tensor, tie: Tie, block: Block) -> Tensor:
+    """The entries of each unit on a tie.
+
+    Args:
+        tensor: The tensor tied.
+        tie: Where the units stand.
+        block: Their block.
+
+    Returns:
+        ``[units, entries]``.
+    """
+    if tie.along is None:
+        part = tensor.narrow(tie.axis, tie.start, block.size * tie.repeat)
+        return part.movedim(tie.axis, 0).reshape(block.size, -1)
+    units = spread(torch.arange(block.size).double(), tie, block, tensor).expand(tensor.shape).flatten()
+    return tensor.flatten()[torch.argsort(units, stable=True)].view(block.size, -1)
+
+
 def without_zeros(latent: Tensor) -> Tensor:
     """Latent weights with 0 and subnormal numbers, which count as their signs, made the smallest normal number."""
     tiny = torch.finfo(latent.dtype).tiny

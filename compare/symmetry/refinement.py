@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from compare.params import Params
-from compare.symmetry.element import spread
+from compare.symmetry.element import entries, spread
 from compare.symmetry.graph import Block, Graph, Tie
 
 FLOOR = 1e-12
@@ -189,14 +189,6 @@ class Refinement:
 
 def _classes(places: Tensor) -> int:
     return 1 + int((places.sort().values.diff() != 0).sum())
-
-
-def entries(tensor: Tensor, tie: Tie, block: Block) -> Tensor:
-    """The entries of each unit on a tie, ``[units, entries]``, in the order in which they stand in the tensor."""
-    numbers = spread(torch.arange(block.size).double() + 2, tie, block, tensor).expand(tensor.shape).flatten()
-    order = torch.argsort(numbers, stable=True)
-    # 1 marks entries that the tie does not reach.
-    return tensor.flatten()[order[int((numbers == 1).sum()) :]].view(block.size, -1)
 
 
 def _sums(weighted: Tensor, tie: Tie, block: Block) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from compare.params import Params, sign
-from compare.symmetry.element import Element, identity, inside
+from compare.symmetry.element import Element, entries, identity, inside
 from compare.symmetry.graph import Graph, Norm
-from compare.symmetry.refinement import FLOOR, Refinement, State, entries
+from compare.symmetry.refinement import FLOOR, Refinement, State
 
 _MOST_CHOICES = 1000
 """Choices that are followed; beyond them the first one is taken."""

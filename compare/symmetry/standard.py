@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from compare.params import Params
-from compare.symmetry.element import Element, identity, without_zeros
-from compare.symmetry.graph import Block, Generator, Graph, Invariant, Layer, Normalisation, Tie
+from compare.symmetry.element import Element, entries, identity, without_zeros
+from compare.symmetry.graph import Generator, Graph, Invariant, Layer, Normalisation
 from compare.symmetry.representative import representative
 
 DEAD = 1e-12
@@ -125,7 +125,7 @@ def positive_gains(graph: Graph, params: Params) -> Params:
         for row, generator in zip(diagonals[index], block.generators, strict=True):
             gain = graph.gain_of(block, generator)
             if gain is not None:
-                row.copy_(_signs(_stretch(params[gain.name], gain, block)[:, 0]))
+                row.copy_(_signs(entries(params[gain.name], gain, block)[:, 0]))
     return Element(graph, identity(graph).permutations, tuple(diagonals)).apply(params)
 
 
@@ -179,7 +179,7 @@ def _fits(layer: Layer, params: Params) -> bool:
 def _by_pivot(graph: Graph, index: int, generator: Generator, params: Params) -> Params:
     """Divide by the norm of the pivot's entries, unit by unit."""
     block = graph.blocks[index]
-    sizes = _norms(_stretch(params[generator.pivot.name], generator.pivot, block).norm(dim=1))
+    sizes = _norms(entries(params[generator.pivot.name], generator.pivot, block).norm(dim=1))
     if bool((sizes == 1).all()):
         return {}
     rest = identity(graph)
@@ -188,23 +188,6 @@ def _by_pivot(graph: Graph, index: int, generator: Generator, params: Params) ->
     diagonals[index][block.generators.index(generator)] = 1 / sizes
     moved = Element(graph, rest.permutations, tuple(diagonals))
     return moved.apply_linear({name: params[name] for name in generator.names})
-
-
-def _stretch(tensor: Tensor, tie: Tie, block: Block) -> Tensor:
-    """The entries of each unit, ``[units, entries]``."""
-    if tie.along is not None:
-        return _inner_stretch(tensor, tie, block)
-    part = tensor.narrow(tie.axis, tie.start, block.size * tie.repeat)
-    return part.movedim(tie.axis, 0).reshape(block.size, -1)
-
-
-def _inner_stretch(tensor: Tensor, tie: Tie, block: Block) -> Tensor:
-    assert tie.along is not None, "called for units inside wholes"
-    units = tensor.shape[tie.axis] // tie.repeat
-    wholes = block.size // units
-    view = tensor.movedim((tie.along, tie.axis), (0, 1))
-    view = view.reshape(wholes, -1, units, tie.repeat, view[0, 0].numel())
-    return view.movedim(2, 1).reshape(block.size, -1)
 
 
 def unit_last(graph: Graph, params: Params, invariant: Invariant, normalisation: Normalisation) -> Params:
@@ -253,10 +236,9 @@ def _folded(layer: Layer, params: Params, *, pivoted: bool) -> Params:
     shift = params[layer.bias] if layer.bias else torch.zeros_like(alpha)
     changed = {norm.variance: torch.where(usable, 1 - norm.eps, params[norm.variance])}
     if layer.binarised:
+        # Signs take up no factor; rows of latents get unit norm as they do with statistics kept.
+        changed |= _rows(layer, params, "kept", pivoted=pivoted)
         rows = torch.ones_like(rows)
-        changed[layer.weight] = weight / _along(_norms(_row_norms(weight, layer.axis)), weight, axis=layer.axis)
-        if layer.last:
-            changed[layer.weight] = weight
     else:
         changed[layer.weight] = weight / _along(rows, weight, axis=layer.axis)
     mean = (shift - params[norm.mean]) * alpha
