@@ -9,7 +9,7 @@ from torch import nn
 from binarynets import networks
 from binarynets.layers import BinaryConv1d, BinaryConv2d, BinaryLinear, Sign, clip_latents_, latent_weights
 from binarynets.optimisers import Bop, assign
-from binarynets.quantisers import Quantiser
+from binarynets.quantisers import is_sign
 from binarynets.signs import standard_form
 from compare.family import Family
 from compare.params import Params, sign
@@ -22,22 +22,15 @@ from compare.training import Optimiser, Recipe, TrainingSettings
 _SETTINGS = TrainingSettings(epochs=20, batch=100, optimiser="adam", learning_rate=3e-3)
 
 
-def _is_sign(quantiser: Quantiser) -> bool:
-    """Probed on numbers of all sizes: the weights at hand may hide a scale or a dead zone."""
-    sizes = torch.logspace(-37, 4, 300)
-    probe = torch.cat([-sizes, torch.zeros(1), sizes]).view(1, -1)
-    return torch.equal(quantiser(probe).detach(), sign(probe))
-
-
 def _binarised_map(site: Site, x: Value) -> Value:
-    if not _is_sign(site.operation.quantiser):
+    if not is_sign(site.operation.quantiser):
         site.refuse("its quantiser gives other weights than +1 and -1 by sign, whose symmetries are not supported yet")
     result: Value = linear_map(binarised=True)(site, x)
     return result
 
 
 def _sign_activation(site: Site, x: Value) -> Value:
-    if not _is_sign(site.operation.quantiser):
+    if not is_sign(site.operation.quantiser):
         site.refuse("its quantiser gives other values than +1 and -1 by sign, whose symmetries are not supported yet")
     return step(site, x)
 

@@ -171,6 +171,20 @@ def annealed_sign(x: Tensor, progress: float) -> Tensor:
     return _sign_with_gradient_of(max(1 / t, 1.0) * torch.tanh(t * x), x)
 
 
+def is_sign(quantiser: Quantiser) -> bool:
+    """Whether a quantiser gives +1 and -1 by sign alone, without a scale or a dead zone.
+
+    It is probed on numbers of all sizes: the weights at hand may hide what it does elsewhere.
+
+    Example:
+        >>> is_sign(ste_sign), is_sign(magnitude_aware_sign)
+        (True, False)
+    """
+    sizes = torch.logspace(-37, 4, 300)
+    probe = torch.cat([-sizes, torch.zeros(1), sizes]).view(1, -1)
+    return torch.equal(quantiser(probe).detach(), sign(probe))
+
+
 def _sign_with_gradient_of(surrogate: Tensor, x: Tensor) -> Tensor:
     # The difference is exactly 0 for numbers and NaN for NaN, which sign alone would hide.
     return sign(x.detach()) + (surrogate - surrogate.detach())

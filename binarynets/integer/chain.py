@@ -1,0 +1,156 @@
+"""Many samples through a multilayer perceptron whose signs stay packed: exclusive or and population count."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from binarynets.integer.affine import IntegerError
+from binarynets.integer.multiply import bytes_product
+from binarynets.integer.plan import Decide, Flatten, Linear, Output, Plan
+
+UNITS = 64
+"""Units of one block, bits of a word."""
+
+SAMPLES = 512
+"""Of one block, so that its sums stay in the second-level cache."""
+
+Words = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, eq=False)
+class Later:
+    """A layer behind the first.
+
+    Attributes:
+        rows: Weights in blocks of 64 units, ``[blocks, words, 64]``.
+        limits: Most mismatches with which a unit is not below its threshold, int64 ``[blocks * 64]``; of the last layer
+            nothing.
+        negated: Words of units that are on below their thresholds.
+        units: Number of units.
+        inputs: Number of inputs.
+    """
+
+    rows: Words
+    limits: npt.NDArray[np.int64]
+    negated: Words
+    units: int
+    inputs: int
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """A perceptron with at least one hidden layer.
+
+    Attributes:
+        first: Bits of the first layer, ``[units, inputs]``.
+        limits: Its thresholds, int32, padded to a multiple of 64.
+        negated: Words of its units that are on below their thresholds.
+        later: The other layers.
+    """
+
+    first: Tensor
+    limits: npt.NDArray[np.int32]
+    negated: Words
+    later: tuple[Later, ...]
+
+    @cached_property
+    def _halved(self) -> tuple[Tensor, npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Signs of the first layer in 8 bits ``[inputs, units]``, and limits of its sums over x, and over q = (x - 1) / 2."""
+        weight = self.first.to(torch.int8).mul_(2).sub_(1)
+        total = np.zeros(len(self.limits), np.int64)
+        total[: len(weight)] = weight.sum(1, dtype=torch.int64).numpy()
+        # sum w x = 2 sum w q + sum w
+        halved = -((total - self.limits) // 2)
+        return weight.T.contiguous(), self.limits, halved.clip(-(2**31), 2**31 - 1).astype(np.int32)
+
+    def sums(self, x: Tensor) -> Tensor | None:
+        """Sums of the last layer, int32 ``[batch, classes]``, for integers ``[batch, inputs]``.
+
+        Returns:
+            None where the integers do not fit 8 bits, neither as they are nor, odd ones, halved.
+
+        Raises:
+            IntegerError: If ``x`` holds other numbers than integers.
+        """
+        found = []
+        for part in torch.split(x, SAMPLES):
+            block = self._block(part)
+            if block is None:
+                return None
+            found.append(block)
+        return torch.cat(found)
+
+    def _block(self, x: Tensor) -> Tensor | None:
+        from binarynets.integer import chain_kernels
+
+        narrow = torch.empty(x.shape, dtype=torch.int8)
+        kind = chain_kernels.narrow(x.contiguous().numpy(), narrow.numpy())
+        if kind < 0:
+            raise IntegerError("x: expected integers, such as 2 p - 255 for pixels p, got other numbers")
+        if kind == 0:
+            return None
+        weight, *limits = self._halved
+        on = np.empty((len(x), len(self.negated)), np.uint64)
+        chain_kernels.decide(bytes_product(narrow, weight).numpy(), limits[kind - 1], self.negated, on)
+        for layer in self.later[:-1]:
+            after = np.empty((len(x), len(layer.negated)), np.uint64)
+            chain_kernels.later(on, layer.rows, layer.limits, layer.negated, after)
+            on = after
+        last = self.later[-1]
+        found = np.empty((len(x), len(last.rows) * UNITS), np.int64)
+        chain_kernels.mismatches(on, last.rows, found)
+        return torch.from_numpy(last.inputs - 2 * found[:, : last.units]).to(torch.int32)
+
+
+def chain(
+    plan: Plan, bits: Mapping[str, Tensor], thresholds: Mapping[int, Tensor], negated: Mapping[int, Tensor]
+) -> Chain | None:
+    """The layers of a network if it is a perceptron with at least one hidden layer, else None."""
+    steps = [(index, step) for index, step in enumerate(plan.steps) if not isinstance(step, Flatten)]
+    kinds = [type(step) for _, step in steps]
+    hidden = len(steps) // 2 - 1
+    flattened_late = any(isinstance(step, Flatten) for step in plan.steps[1:])
+    straight = all(step.source == index for index, step in enumerate(plan.steps))
+    if hidden < 1 or flattened_late or not straight or kinds != [Linear, Decide] * hidden + [Linear, Output]:
+        return None
+    weights = [bits[step.weight] for _, step in steps if isinstance(step, Linear)]
+    decisions = [index for index, step in steps if isinstance(step, Decide)]
+    first = _padded(thresholds[decisions[0]], weights[0], np.int32)
+    limits = [_mismatches(thresholds[at], w) for at, w in zip(decisions[1:], weights[1:], strict=False)]
+    below = [_packed(negated[at].expand(len(w)).numpy()) for at, w in zip(decisions, weights, strict=False)]
+    nothing = np.zeros(0, np.int64), np.zeros(0, np.uint64)
+    later = tuple(
+        Later(_blocks(weight), *found, units=len(weight), inputs=weight.shape[1])
+        for weight, found in zip(weights[1:], [*zip(limits, below[1:], strict=True), nothing], strict=True)
+    )
+    return Chain(weights[0], first, below[0], later)
+
+
+def _padded(limit: Tensor, weight: Tensor, kind: type[np.int32] | type[np.int64]) -> npt.NDArray[np.signedinteger]:
+    """Thresholds of all units; the units that fill up a word are never on."""
+    full = np.full(-(-len(weight) // UNITS) * UNITS, np.iinfo(np.int32).max, kind)
+    full[: len(weight)] = limit.expand(len(weight)).numpy()
+    return full
+
+
+def _mismatches(limit: Tensor, weight: Tensor) -> npt.NDArray[np.int64]:
+    """``inputs - 2 m >= limit`` is ``m <= (inputs - limit) // 2``."""
+    return (weight.shape[1] - _padded(limit, weight, np.int64)) // 2
+
+
+def _packed(flags: npt.NDArray[np.bool_]) -> Words:
+    full = np.zeros((*flags.shape[:-1], -(-flags.shape[-1] // UNITS) * UNITS), np.bool_)
+    full[..., : flags.shape[-1]] = flags
+    return np.packbits(full, axis=-1, bitorder="little").view(np.uint64)
+
+
+def _blocks(weight: Tensor) -> Words:
+    words = _packed(weight.numpy())
+    full = np.zeros((-(-len(words) // UNITS) * UNITS, words.shape[1]), np.uint64)
+    full[: len(words)] = words
+    return np.ascontiguousarray(full.reshape(-1, UNITS, words.shape[1]).swapaxes(1, 2))
