@@ -3,8 +3,9 @@
 usage: PYTHON scripts/benchmark_larq.py ROUNDS CALLS SIZE...
 example: larq-env/bin/python scripts/benchmark_larq.py 20 50 1024 4096
 
-PYTHON is that of an environment of its own, made by `pip install larq-compute-engine larq tensorflow-cpu tf_keras`: larq
-needs an older numpy than this project. Binary dense layers do not exist there; a 1 x 1 convolution over one pixel is one.
+PYTHON is that of an environment of its own, made by `pip install larq-compute-engine larq tensorflow-cpu tf_keras`:
+larq needs an older numpy than this project. There is no binary dense layer in it; a 1 x 1 convolution over one pixel
+is one.
 """
 
 import json

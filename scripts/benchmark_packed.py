@@ -186,16 +186,23 @@ def _layers_section(record: dict[str, Any]) -> Iterator[str]:
     for n, found in layers.items():
         ours = found[OURS]["median"]
         others = sorted((values["median"], name) for name, values in found.items() if name != OURS)
-        order = ", ".join(f"{median / ours:.1f} times as long as it with {name}" for median, name in others)
-        winner = OURS if ours < others[0][0] else others[0][1]
-        yield f"- n = {n}: **{winner}** is the fastest. Beside the packed forward it takes {order}."
+        if ours <= others[0][0]:
+            yield f"- n = {n}: **{OURS}** wins; {_longer(others, ours, 'it')}."
+        else:
+            yield f"- n = {n}: **{others[0][1]}** wins; {_longer(others, ours, OURS)}."
     yield ""
     yield (
         "The packed forward gets float32 numbers and does its packing within the call; onnxruntime gets 8-bit numbers "
-        "(MatMulInteger, weights int8), so its own quantisation is not counted. larq-compute-engine is timed in a "
+        "(MatMulInteger, weights int8), so its own quantisation is not counted; judge it by its faster row. larq-compute-engine is timed in a "
         "process of its own, after the others, through a 1 x 1 convolution; its makers say that it is optimised for "
         "ARM and falls back to plain kernels on x86, so its row says nothing about telephones."
     )
+
+
+def _longer(others: Sequence[tuple[float, str]], ours: float, than: str) -> str:
+    return ", ".join(
+        f"{name} takes {median / ours:.1f} times as long as {than}" for median, name in others[:1]
+    ) + "".join(f", {name} {median / ours:.1f} times" for median, name in others[1:])
 
 
 def _network_section(record: dict[str, Any]) -> Iterator[str]:

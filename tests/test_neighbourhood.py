@@ -118,8 +118,9 @@ def test_biases_without_normalisation_and_both_types(dtype) -> None:
     assert assert_literal(model, params, x.to(dtype), y, most=100) > 10
 
 
-def test_equal_outputs_go_to_the_first_class() -> None:
-    model = nn.Sequential(BinaryLinear(6, 5), Sign(), BinaryLinear(5, 4)).eval()
+@pytest.mark.parametrize("layers", [[BinaryLinear(6, 4)], [BinaryLinear(6, 5), Sign(), BinaryLinear(5, 4)]])
+def test_equal_outputs_go_to_the_first_class(layers) -> None:
+    model = nn.Sequential(*layers).eval()
     x, y = inputs(40, (6,), 4, seed=5, largest=1)
     assert assert_literal(model, tied(model, seed=1), x, y, most=100) > 10
 

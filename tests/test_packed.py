@@ -1,6 +1,7 @@
 """Packed files, their summary, and the packed forward."""
 
 import concurrent.futures
+import importlib.util
 import json
 import os
 import subprocess
@@ -331,3 +332,20 @@ def test_threads_share_a_network() -> None:
 def test_importing_the_package_leaves_numba_alone() -> None:
     code = "import sys, binarynets; assert 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_benchmark_document_is_made_from_its_record() -> None:
+    root = Path(__file__).parents[1]
+    spec = importlib.util.spec_from_file_location("benchmark_packed", root / "scripts" / "benchmark_packed.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    record = json.loads((root / "docs" / "results" / "packed.json").read_text(encoding="utf-8"))
+    assert (root / "docs" / "results" / "packed.md").read_text(encoding="utf-8") == script.document(record)
+    layer = record["layers"]["4096"]
+    assert layer[script.TORCH]["median"] >= 30 * layer[script.OURS]["median"]
+    bare = {script.OURS: layer[script.OURS], script.TORCH: layer[script.TORCH]}
+    shown = script.document(record | {"layers": {"4096": bare}})
+    assert "| onnxruntime int8 | not installed |" in shown
+    assert "| larq-compute-engine | not installed |" in shown

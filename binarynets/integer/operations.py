@@ -335,6 +335,11 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
 }
 """Functions, and names of tensors' methods."""
 
+SAME_MEMORY: frozenset[Callable[..., Any]] = frozenset(
+    {unchanged, flatten, hard_tanh, _flatten, _view, _hard_tanh, _dropout, _contiguous}
+)
+"""Rules of operations whose output may be their input, or a view of it."""
+
 _REAL_MAP = "its weights are real numbers, and so are its sums"
 _REAL_ACTIVATION = "its values are real numbers"
 _OWN_STATISTICS = "it normalises each sample by its own statistics, so that there is no threshold"

@@ -1,13 +1,13 @@
 """From a network to its steps on integers: torch.fx, one rule for each operation, and a refusal for everything else."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from torch import fx, nn
 
 from binarynets.integer.affine import IntegerError
-from binarynets.integer.operations import FUNCTIONS, MODULES, REASONS
+from binarynets.integer.operations import FUNCTIONS, MODULES, REASONS, SAME_MEMORY
 from binarynets.integer.plan import Output, Plan
 from binarynets.integer.streams import Site, Steps, Stream
 
@@ -92,23 +92,31 @@ def _value(node: fx.Node, values: Mapping[fx.Node, Any], traced: fx.GraphModule,
         return node.args[0] if node.args else Stream(0, None)
     args: Any = fx.node.map_arg(node.args, values.__getitem__)
     kwargs: Any = fx.node.map_arg(node.kwargs, values.__getitem__)
-    if node.op == "call_module":
-        module = traced.get_submodule(str(node.target))
-        site = Site(str(node.target), type(module).__name__, steps)
-        rule = MODULES.get(type(module))
-        if rule is None:
-            _refuse(site, type(module))
-        if getattr(module, "inplace", False) and _is_read_elsewhere(node, traced):
-            site.refuse("it overwrites a value that is read elsewhere too", "Use inplace=False")
+    site, rule = _site(node, traced, steps), _rule(node, traced)
+    module = traced.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if node.op == "get_attr":
+        site.refuse("it is used by itself", "Only layers of binarynets, and normalisation, may use parameters")
+    if rule is None:
+        _refuse(site, node.target if module is None else type(module))
+    if (kwargs.get("inplace") or getattr(module, "inplace", False)) and _is_read_elsewhere(node, traced):
+        site.refuse("it overwrites a value that is read elsewhere too", "Use inplace=False")
+    if module is not None:
         return rule(site, module, site.stream(next(iter([*args, *kwargs.values()]))))
-    site = Site(_place(node), _described(node), steps)
-    function = None if node.op == "get_attr" else FUNCTIONS.get(node.target)
-    if function is None:
-        _refuse(site, node.target)
     try:
-        return function(site, *args, **kwargs)
+        return rule(site, *args, **kwargs)
     except TypeError as error:
         site.refuse(f"its arguments are not understood ({error})", "Use the module of torch.nn in its place")
+
+
+def _site(node: fx.Node, traced: fx.GraphModule, steps: Steps) -> Site:
+    if node.op == "call_module":
+        return Site(str(node.target), type(traced.get_submodule(str(node.target))).__name__, steps)
+    # Operations are named behind the path of the module whose forward they stand in.
+    path = [path for path, _ in node.meta.get("nn_module_stack", {}).values()][-1:]
+    if node.op == "get_attr":
+        return Site(str(node.target), "a tensor", steps)
+    kind = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    return Site(".".join([*path, node.name]), kind, steps)
 
 
 def _refuse(site: Site, operation: Any) -> NoReturn:
@@ -118,31 +126,19 @@ def _refuse(site: Site, operation: Any) -> NoReturn:
     site.refuse(reason, remedy)
 
 
-def _place(node: fx.Node) -> str:
-    """The operation's name behind the path of the module whose forward it stands in."""
-    modules = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
-    return f"{modules[-1]}.{node.name}" if modules else node.name
-
-
-def _described(node: fx.Node) -> str:
-    if node.op == "get_attr":
-        return f"the tensor {node.target}"
-    return str(node.target) if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-
-
-_SAME_MEMORY = (nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.Hardtanh)
-
-
 def _is_read_elsewhere(node: fx.Node, traced: fx.GraphModule) -> bool:
     """Whether the memory of the operation's input is that of a value with other readers."""
     before = node.all_input_nodes[0]
     if len(before.users) > 1:
         return True
-    if before.op == "call_module":
-        same = isinstance(traced.get_submodule(str(before.target)), _SAME_MEMORY)
-    else:
-        same = before.op == "call_method"
-    return same and _is_read_elsewhere(before, traced)
+    rule = _rule(before, traced)
+    return rule in SAME_MEMORY and _is_read_elsewhere(before, traced)
+
+
+def _rule(node: fx.Node, traced: fx.GraphModule) -> Callable[..., Any] | None:
+    if node.op == "call_module":
+        return MODULES.get(type(traced.get_submodule(str(node.target))))
+    return FUNCTIONS.get(node.target) if node.op in ("call_function", "call_method") else None
 
 
 def _finish(steps: Steps, value: Any) -> None:

@@ -42,13 +42,13 @@ def flip_neighbourhood(
 ) -> dict[str, Tensor]:
     """The change of the error count when the sign of a single latent weight is flipped, exactly, for every weight.
 
-    For a multilayer perceptron this costs about 5 dense float32 evaluations of the same samples (784-512-512-10,
+    For a multilayer perceptron this costs about 6 dense float32 evaluations of the same samples (784-512-512-10,
     668,672 bits, one thread), plus 8 bytes of memory a bit and thread. For other networks it costs one evaluation a
     bit, of the layers from the changed one on: convolutional networks take patience, or few samples.
 
     Args:
         model: A network that has an integer form, see ``to_integer``; not changed.
-        params: Its parameters and buffers by name.
+        params: Its parameters and buffers by name; these and all data in memory of the CPU.
         x: Inputs ``[samples, ...]``, integers such as 2 p - 255 for pixels p, at most 32767.
         y: Classes ``[samples]``.
         threads: How many blocks of samples at a time; None for as many as torch uses. Nothing depends on it.
@@ -96,7 +96,6 @@ def _effects(
     model: nn.Module, params: Params, x: Tensor, y: Tensor, *, margins: bool, threads: int | None, describe: str | None
 ) -> FlipEffects:
     network = to_integer(model, params)
-    x, y = x.detach().cpu(), y.detach().cpu()
     classes = len(network.output.gain)
     check_classes(x, y, classes)
     if margins and classes < 2:

@@ -96,7 +96,7 @@ class _Base:
         """Outputs, and their samples, when some values, and the weight of ``users``, are others than they were."""
         steps, rows = network.plan.steps, torch.arange(len(self.y))
         for index, step in enumerate(steps[:-1]):
-            changed = any(source in found for source in _sources(step))
+            changed = index in users or any(source in found for source in _sources(step))
             if index + 1 in found or not changed:
                 continue
             values = {s: found[s] if s in found else _rows(self.values[s], rows) for s in _sources(step)}

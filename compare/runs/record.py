@@ -7,29 +7,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from compare.errors import CompareError
 from compare.runs.files import write_text
+from compare.runs.landscape import Landscape
+from compare.runs.part import ControlName, Fraction, Part, PathKind, SplitName, Statistics, Treatment
 
-SCHEMA_VERSION = 1
-
-Treatment = Literal["as trained", "standard form", "matched"]
-PathKind = Literal["linear", "geodesic"]
-Statistics = Literal["interpolated", "re-estimated"]
-SplitName = Literal["train", "test"]
-ControlName = Literal["symmetric copy", "untrained"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+SCHEMA_VERSION = 2
 
 
 class RecordError(CompareError, ValueError):
     """A file that is not a record this version can read."""
-
-
-class Part(BaseModel):
-    """A frozen part of a record: unknown fields, NaN and infinity are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Epoch(Part):
@@ -193,9 +182,12 @@ class Provenance(Part):
 
 
 class Record(Part):
-    """Everything measured between two networks of one precision on one data set."""
+    """Everything measured between two networks of one precision on one data set.
 
-    schema_version: Literal[1] = 1
+    Version 1 has no ``landscape``; both are read.
+    """
+
+    schema_version: Literal[1, 2] = 2
     kind: Literal["connectivity"] = "connectivity"
     precision: str
     title: str
@@ -208,6 +200,7 @@ class Record(Part):
     distances: tuple[Distance, ...]
     curves: Annotated[tuple[Curve, ...], Field(min_length=1)]
     controls: tuple[Control, ...]
+    landscape: Landscape | None = None
     notes: tuple[str, ...] = ()
     configuration: dict[str, Any] | None = None
     provenance: Provenance
