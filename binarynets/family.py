@@ -1,5 +1,6 @@
 """The family of binary networks: 1-bit weights and activations."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,11 @@ from binarynets.layers import BinaryConv1d, BinaryConv2d, BinaryLinear, Sign, cl
 from binarynets.optimisers import Bop, assign
 from binarynets.quantisers import is_sign
 from binarynets.signs import standard_form
+from compare.data import Split
 from compare.family import Family
 from compare.params import Params, sign
+from compare.runs.landscape import Landscape
+from compare.runs.part import SplitName
 from compare.symmetry.graph import Graph
 from compare.symmetry.rules import linear_map, step
 from compare.symmetry.tracing.site import Site
@@ -74,6 +78,21 @@ def optimiser(model: nn.Module, settings: TrainingSettings) -> Optimiser:
     return torch.optim.Adam(groups, lr=rate)
 
 
+def _landscape(
+    graph: Graph,
+    model: nn.Module,
+    a: Params,
+    b: Params,
+    splits: Mapping[SplitName, Split],
+    *,
+    seed: int,
+    describe: str | None,
+) -> tuple[Landscape | None, tuple[str, ...]]:
+    from binarynets.landscape.measure import landscape  # numba takes its time
+
+    return landscape(graph, model, a, b, splits, seed=seed, describe=describe)
+
+
 FAMILY = Family(
     name="binary",
     title="binary (1-bit weights and activations)",
@@ -81,6 +100,7 @@ FAMILY = Family(
     standard_form=standard_form,
     effective=effective,
     networks={"mlp": networks.mlp, "vgg": networks.vgg, "resnet": networks.resnet},
+    landscape=_landscape,
     recipe=Recipe(
         name="binary", settings=_SETTINGS, optimiser=optimiser, after_step=clip_latents_, latents=latent_weights
     ),

@@ -55,7 +55,8 @@ def connect(
 
     Each treatment is measured on the straight line, the last two on the geodesic as well, with normalisation statistics
     interpolated and (where the network has any) re-estimated on training data, on both splits. Two null controls come
-    with it: ``a`` against a random symmetric copy of itself, and against an untrained network.
+    with it: ``a`` against a random symmetric copy of itself, and against an untrained network. What a precision can
+    measure beyond that (``Family.landscape``) is measured of the matched pair.
 
     The standard form keeps outputs as they are (``invariant="loss"``), so that losses can be read.
 
@@ -96,6 +97,11 @@ def connect(
     pair = _treated(graph, a, b, seed)
     notes = [*graph.notes, *_dead_notes(graph, pair), *_latent_notes(graph, a, b)]
     curves = tuple(bench.curves(pair, notes))
+    landscape = None
+    if family.landscape is not None:
+        ends = pair.ends["matched"]
+        landscape, remarks = family.landscape(graph, model, *ends, splits, seed=seed, describe=describe)
+        notes += remarks
     copied = random_element(graph, torch.Generator().manual_seed(derived(seed, "copy"))).apply(a)
     return Record(
         precision=family.name,
@@ -112,6 +118,7 @@ def connect(
             _control("symmetric copy", bench, _treated(graph, a, copied, seed), notes),
             _control("untrained", bench, _treated(graph, a, fresh, seed), notes),
         ),
+        landscape=landscape,
         notes=tuple(dict.fromkeys(notes)),
         configuration=dict(configuration) if configuration is not None else None,
         provenance=provenance(threads=torch.get_num_threads(), command=command),

@@ -4,12 +4,16 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
+from typing import Protocol
 
 from torch import nn
 
+from compare.data import Split
 from compare.errors import CompareError
 from compare.params import Params
 from compare.precisions import installed
+from compare.runs import landscape as record
+from compare.runs.part import SplitName
 from compare.symmetry.graph import Graph, StandardForm
 from compare.symmetry.rules import Rule
 from compare.training import Recipe
@@ -17,6 +21,24 @@ from compare.training import Recipe
 
 class PrecisionError(CompareError, ValueError):
     """A precision that is not installed, or an entry point that gives no family."""
+
+
+class Landscape(Protocol):
+    """Measures the landscape between, and around, two networks of a precision, beyond what all precisions share."""
+
+    def __call__(
+        self,
+        graph: Graph,
+        model: nn.Module,
+        a: Params,
+        b: Params,
+        splits: Mapping[SplitName, Split],
+        *,
+        seed: int,
+        describe: str | None,
+    ) -> tuple[record.Landscape | None, tuple[str, ...]]:
+        """The part of a record, None where there is none, and notes: why, or what was left out."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -31,6 +53,7 @@ class Family:
         effective: ``(graph, params) -> params``: latent weights replaced by those the network uses.
         networks: Constructors by name (``mlp``, ``vgg``, ``resnet``), the same shapes in every precision.
         recipe: Its training.
+        landscape: What else it can measure of two matched networks, or None.
     """
 
     name: str
@@ -40,6 +63,7 @@ class Family:
     effective: Callable[[Graph, Params], Params]
     networks: Mapping[str, Callable[..., nn.Module]]
     recipe: Recipe
+    landscape: Landscape | None = None
 
 
 def families(names: tuple[str, ...] | None = None) -> dict[str, Family]:

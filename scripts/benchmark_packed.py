@@ -193,16 +193,17 @@ def _layers_section(record: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "The packed forward gets float32 numbers and does its packing within the call; onnxruntime gets 8-bit numbers "
-        "(MatMulInteger, weights int8), so its own quantisation is not counted; judge it by its faster row. larq-compute-engine is timed in a "
-        "process of its own, after the others, through a 1 x 1 convolution; its makers say that it is optimised for "
-        "ARM and falls back to plain kernels on x86, so its row says nothing about telephones."
+        "(MatMulInteger, weights int8), so its own quantisation is not counted; judge it by its faster row. "
+        "larq-compute-engine is timed in a process of its own, after the others, through a 1 x 1 convolution; its "
+        "makers say that it is optimised for ARM and falls back to plain kernels on x86, so its row says nothing about "
+        "telephones."
     )
 
 
 def _longer(others: Sequence[tuple[float, str]], ours: float, than: str) -> str:
-    return ", ".join(
-        f"{name} takes {median / ours:.1f} times as long as {than}" for median, name in others[:1]
-    ) + "".join(f", {name} {median / ours:.1f} times" for median, name in others[1:])
+    (nearest, name), *rest = others
+    texts = [f"{name} takes {nearest / ours:.1f} times as long as {than}"]
+    return ", ".join([*texts, *(f"{name} {median / ours:.1f} times" for median, name in rest)])
 
 
 def _network_section(record: dict[str, Any]) -> Iterator[str]:

@@ -28,6 +28,7 @@ from compare.runs import OutputError
 SHAPES = {
     "linear classifier": ((7,), lambda: binarynets.mlp(7, [], 3)),
     "two hidden layers": ((70,), lambda: binarynets.mlp(70, [65, 9], 10)),
+    "no normalisation": ((6,), lambda: plain_network()),
     "convolutions": ((2, 8, 8), lambda: binarynets.vgg((2, 8, 8), [[4, 5], [8]], [16], 10)),
     "bias, stride, no normalisation": ((3, 9, 9), lambda: odd_network()),
 }
@@ -41,6 +42,10 @@ def odd_network() -> nn.Module:
         nn.Flatten(),
         binarynets.BinaryLinear(54, 5, bias=True),
     )
+
+
+def plain_network() -> nn.Module:
+    return nn.Sequential(binarynets.BinaryLinear(6, 5), binarynets.Sign(), binarynets.BinaryLinear(5, 4))
 
 
 def randomise_(model: nn.Module, seed: int) -> nn.Module:
@@ -271,6 +276,11 @@ def test_forward_is_the_literal_one(sizes: list[int], seed: int, inputs: str, dt
     assert torch.equal(found, expected)
     assert found.dtype == dtype
     assert network.predict(x) == int(expected.argmax())
+
+
+def test_networks_without_normalisation() -> None:
+    model, network, x = built("no normalisation")
+    assert torch.equal(torch.stack([packed(network)(sample) for sample in x]), model(x))
 
 
 def test_many_outputs_are_scaled_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,9 +42,9 @@ def multiplied(x: Tensor, bits: Tensor, method: Method | None = None) -> Tensor:
 
 def bytes_product(x: Tensor, weight: Tensor) -> Tensor:
     """``x @ weight``, int32 ``[batch, out]``, of int8 ``[batch, in]`` and ``[in, out]``."""
-    if x.shape[1] == 1:
-        # torch 2.13 leaves the result of this shape unwritten on CPUs.
-        return x.to(torch.int32) * weight.to(torch.int32)
+    if 1 in (*x.shape, *weight.shape):
+        # torch 2.13 leaves (part of) the result unwritten on CPUs where an axis of size 1 has an unusual stride.
+        return (x.double() @ weight.double()).to(torch.int32)
     return torch._int_mm(x, weight)
 
 

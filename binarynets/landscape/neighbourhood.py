@@ -70,8 +70,9 @@ def flip_effects(
 ) -> FlipEffects:
     """As ``flip_neighbourhood``, with the change of the summed margin beside that of the error.
 
-    Margins of multilayer perceptrons are added in fixed point, so that nothing depends on the order: each sample's
-    change is off by 2**-40 or so of the largest output, far less than float32 itself.
+    It takes about 8 dense evaluations instead of 6. Margins of multilayer perceptrons are added in fixed point, so that
+    nothing depends on the order: each sample's change is off by less than 2**-35 up to 60,000 samples and outputs of
+    about a hundred, where float32 has steps of 2**-17.
 
     Args:
         model: As there.

@@ -20,8 +20,8 @@ class ExactCurve(Part):
     and ``missed`` the difference. ``integral`` is that of the error over t. ``threshold_steps`` is the number of
     intervals of the grid on which thresholds stand still.
 
-    ``ts``, ``lowest`` and ``highest`` are the curve for drawing: the least and the largest error of all networks between
-    one t and the next (so one number fewer than ``ts``).
+    ``ts``, ``lowest`` and ``highest`` are the curve for drawing: the least and the largest error of all networks
+    between one t and the next (so one number fewer than ``ts``).
     """
 
     treatment: Treatment
@@ -99,8 +99,8 @@ class Neighbourhood(Part):
 class Robustness(Part):
     """Error against the fraction of flipped bits, drawn at random from one weight, or from all (``weight`` None).
 
-    ``errors`` are means over ``draws`` networks, ``standard_errors`` theirs; one for each of ``fractions``, of which the
-    first is 0, the network itself.
+    ``errors`` are means over ``draws`` networks, ``standard_errors`` theirs; one for each of ``fractions``, of which
+    the first is 0, the network itself.
     """
 
     network: str

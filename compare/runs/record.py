@@ -12,7 +12,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from compare.errors import CompareError
 from compare.runs.files import write_text
 from compare.runs.landscape import Landscape
-from compare.runs.part import ControlName, Fraction, Part, PathKind, SplitName, Statistics, Treatment
+from compare.runs.part import ControlName as ControlName
+from compare.runs.part import Fraction, Part
+from compare.runs.part import PathKind as PathKind
+from compare.runs.part import SplitName as SplitName
+from compare.runs.part import Statistics as Statistics
+from compare.runs.part import Treatment as Treatment
 
 SCHEMA_VERSION = 2
 

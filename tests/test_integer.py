@@ -1,0 +1,365 @@
+"""The integer form equals the network: logits bit for bit, for every input that the network itself adds exactly."""
+
+import random
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from zoo import small_networks
+
+import binarynets
+from binarynets import BinaryConv1d, BinaryConv2d, BinaryLinear, Sign
+from binarynets.integer import multiply, network
+from binarynets.integer.affine import LIMIT, Affine, IntegerError
+from binarynets.integer.multiply import Method, fastest, multiplied
+from binarynets.integer.network import IntegerNetwork, to_integer
+from compare.params import ParameterError, Params, call, parameters
+
+METHODS: tuple[Method | None, ...] = (None, "float32", "int8", "bits")
+
+
+class Residual(nn.Module):
+    """``x + body(x)``."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+def drawn(model: nn.Module, seed: int) -> Params:
+    """Random parameters: gains of both signs, thresholds of all kinds, latent weights of exactly 0."""
+    generator, choose = torch.Generator().manual_seed(seed), random.Random(seed)
+    params = parameters(model)
+    ties = choose.random() < 0.4
+    for name, tensor in params.items():
+        noise = torch.randn(tensor.shape, generator=generator)
+        if not tensor.is_floating_point():
+            continue
+        if tensor.ndim > 1:
+            params[name] = noise * (torch.rand(tensor.shape, generator=generator) > 0.05)
+            params[name][-1] = params[name][0]  # rows that are equal
+        elif name.endswith("running_var"):
+            params[name] = torch.rand(tensor.shape, generator=generator) * 10 ** choose.uniform(-6, 4)
+        elif name.endswith("running_mean"):
+            params[name] = (noise * 4).round() if ties else noise * choose.choice([0.5, 5, 1000])
+        elif name.endswith("weight"):
+            params[name] = noise + 0.001
+        else:
+            params[name] = torch.zeros_like(noise) if ties else noise * choose.choice([1, 30])
+    return params
+
+
+def integers(kind: str, samples: int, shape: tuple[int, ...], seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    low, high, gain, shift = {
+        "signs": (0, 2, 2, -1),
+        "pixels": (0, 256, 2, -255),
+        "bytes": (-128, 128, 1, 0),
+        "wide": (-3000, 3001, 1, 0),
+    }[kind]
+    return torch.randint(low, high, (samples, *shape), generator=generator) * gain + shift
+
+
+def check_equal(model: nn.Module, params: Params, x: Tensor) -> IntegerNetwork:
+    dtype = next(tensor.dtype for tensor in params.values() if tensor.is_floating_point())
+    expected = call(model.eval(), params, x.to(dtype))
+    found = to_integer(model, params)
+    for given_x, method in ((x.to(dtype), None), (x, None), *((x, method) for method in METHODS)):
+        logits = found(given_x, method=method)
+        assert logits.dtype == expected.dtype
+        assert torch.equal(logits, expected)
+    return found
+
+
+def as_double(params: Params) -> Params:
+    return {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in params.items()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=2, max_size=6),
+    kind=st.sampled_from(["signs", "pixels", "bytes", "wide"]),
+    samples=st.sampled_from([1, 2, 17]),
+    normalised=st.booleans(),
+    biased=st.booleans(),
+    double=st.booleans(),
+    seed=st.integers(0, 2**20),
+)
+def test_perceptrons(
+    sizes: list[int], kind: str, samples: int, normalised: bool, biased: bool, double: bool, seed: int
+) -> None:
+    modules: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        modules += [BinaryLinear(before, after, bias=biased), *([nn.BatchNorm1d(after)] if normalised else []), Sign()]
+    model = nn.Sequential(*modules[:-1])
+    params = drawn(model, seed)
+    x = integers(kind, samples, (sizes[0],), seed)
+    check_equal(model, as_double(params) if double else params, x)
+
+
+KITS: dict[int, tuple[Callable[..., nn.Module], ...]] = {
+    1: (BinaryConv1d, nn.MaxPool1d, nn.AvgPool1d, nn.BatchNorm1d),
+    2: (BinaryConv2d, nn.MaxPool2d, nn.AvgPool2d, nn.BatchNorm2d),
+}
+
+
+def random_stage(choose: random.Random, kit: tuple[Callable[..., nn.Module], ...], before: int) -> nn.Sequential:
+    """A convolution up to its signs, and what may be done to these."""
+    convolution, largest, mean, norm = kit
+    groups, biased, padding = choose.choice([1, before]), choose.random() < 0.3, choose.choice([0, 1, "same"])
+    after, stride = groups * choose.randint(1, 3), 1 if padding == "same" else choose.randint(1, 2)
+    options = {"stride": stride, "padding": padding, "dilation": choose.randint(1, 2), "groups": groups}
+    ragged = {
+        "stride": choose.choice([None, 1, 2]),
+        "padding": choose.choice([0, 1]),
+        "ceil_mode": choose.random() < 0.5,
+    }
+    possible = [
+        (1.0, convolution(before, after, choose.randint(1, 3), bias=biased, **options)),
+        (0.3, largest(choose.choice([2, 3]), **ragged)),
+        (0.0 if biased else 0.3, mean(2, stride=choose.choice([None, 1]))),
+        (0.8, norm(after, affine=choose.random() < 0.8)),
+        (0.3, largest(2)),
+        (0.2, nn.Hardtanh()),
+        (1.0, Sign()),
+        (0.3, mean(2, stride=1)),
+        (0.4, Residual(convolution(after, after, 3, padding=1, groups=choose.choice([1, after])))),
+    ]
+    return nn.Sequential(*(module for chance, module in possible if choose.random() < chance))
+
+
+def random_convnet(seed: int) -> tuple[nn.Module, tuple[int, ...]] | None:
+    """Any chain that integers can follow, or None if the image became too small."""
+    choose = random.Random(seed)
+    axes, channels = choose.choice([1, 2]), choose.randint(1, 4)
+    shape = (channels, *[choose.randint(7, 10)] * axes)
+    stages: list[nn.Module] = []
+    for _ in range(choose.randint(1, 3)):
+        stage = random_stage(choose, KITS[axes], channels)
+        stages.append(stage)
+        channels = stage[0].out_channels  # type: ignore[assignment]
+    stages.append(nn.Flatten())
+    try:
+        with torch.no_grad():
+            features = nn.Sequential(*stages).eval()(torch.zeros(2, *shape)).shape[1]
+    except RuntimeError:
+        return None
+    tail = [nn.BatchNorm1d(5)] if choose.random() < 0.7 else []
+    return nn.Sequential(*stages, BinaryLinear(features, 5, bias=choose.random() < 0.3), *tail), shape
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**20), kind=st.sampled_from(["signs", "pixels", "wide"]), double=st.booleans())
+def test_convnets_with_pooling_and_streams(seed: int, kind: str, double: bool) -> None:
+    built = random_convnet(seed)
+    if built is not None:
+        model, shape = built
+        params = drawn(model, seed)
+        check_equal(model, as_double(params) if double else params, integers(kind, 3, shape, seed))
+
+
+@pytest.mark.parametrize("name", ["mlp", "deep mlp", "vgg", "vgg without dense"])
+@pytest.mark.parametrize("seed", range(3))
+def test_own_networks(name: str, seed: int) -> None:
+    model = small_networks("binary")[name]
+    check_equal(model, drawn(model, seed), integers("pixels", 40, (1, 8, 8), seed))
+
+
+def test_average_before_a_biased_map() -> None:
+    model = nn.Sequential(BinaryConv1d(1, 3, 2), Sign(), nn.AvgPool1d(4), nn.Flatten(), BinaryLinear(6, 5, bias=True))
+    for tail in ([], [nn.BatchNorm1d(5)]):
+        whole = nn.Sequential(*model, *tail)
+        check_equal(whole, drawn(whole, 1), integers("signs", 30, (1, 9), 0))
+
+
+def test_negative_gains_behind_max_pooling() -> None:
+    model = nn.Sequential(
+        *(BinaryConv2d(1, 4, 2), nn.BatchNorm2d(4), nn.MaxPool2d(2), Sign(), nn.Flatten(), BinaryLinear(16, 3))
+    )
+    params = drawn(model, 0)
+    params["1.weight"] = torch.tensor([-1.0, 1.0, -0.1, -3.0])
+    params["1.running_mean"] = torch.tensor([0.0, 2.0, 1.0, -1.0])
+    check_equal(model, params, integers("signs", 60, (1, 5, 5), 0))
+
+
+def test_streams_of_sums_and_shared_modules() -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.map, self.norm, self.sign = (
+                *(BinaryLinear(7, 6), BinaryLinear(6, 6), nn.BatchNorm1d(6), Sign()),
+            )
+            self.last = BinaryLinear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            stream = self.first(x)
+            for _ in range(3):
+                stream = stream + self.map(self.sign(self.norm(stream)))
+            return self.last(self.sign(stream)) + self.last(self.sign(self.norm(stream)))
+
+    model = Network()
+    found = check_equal(model, drawn(model, 2), integers("pixels", 50, (7,), 0))
+    assert len(found.bits) == 3
+    assert len(found.thresholds) == 5
+
+
+def test_thresholds_on_and_beside_integers() -> None:
+    """The mean is an attainable sum and the offset 0: the sign of exactly 0 decides, for both signs of the gain."""
+    model = nn.Sequential(BinaryLinear(5, 4), nn.BatchNorm1d(4), Sign(), BinaryLinear(4, 2))
+    params = drawn(model, 0)
+    params["1.weight"], params["1.bias"] = torch.tensor([1.0, -1.0, 0.3, -0.3]), torch.zeros(4)
+    params["1.running_mean"] = torch.tensor([1.0, 1.0, -3.0, -3.0])
+    found = check_equal(model, params, torch.cartesian_prod(*[torch.tensor([-1, 1])] * 5))
+    assert found.thresholds[1].tolist() == [1, 2, -3, -2]
+    assert found.negated[1].tolist() == [False, True, False, True]
+
+
+def test_units_that_are_constant_by_their_threshold() -> None:
+    model = nn.Sequential(BinaryLinear(5, 4), nn.BatchNorm1d(4), Sign(), BinaryLinear(4, 2))
+    params = drawn(model, 0)
+    params["1.weight"], params["1.running_var"] = torch.tensor([1.0, -1.0, 1e-30, -1e-30]), torch.ones(4)
+    params["1.bias"] = torch.tensor([1e20, 1e20, -1.0, -1.0])
+    found = check_equal(model, params, torch.cartesian_prod(*[torch.tensor([-1, 1])] * 5))
+    assert found.thresholds[1].abs().tolist() == [LIMIT] * 4
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    gain=st.floats(-100, 100, width=32).filter(lambda g: abs(g) > 1e-6),
+    offset=st.floats(-1e6, 1e6, width=32),
+    shift=st.none() | st.floats(-1e4, 1e4, width=32),
+    double=st.booleans(),
+)
+def test_thresholds_are_where_the_function_changes_sign(
+    gain: float, offset: float, shift: float | None, double: bool
+) -> None:
+    dtype = torch.float64 if double else torch.float32
+    parts = (None if part is None else torch.tensor([part], dtype=dtype) for part in (gain, offset, shift))
+    affine = Affine(*parts)  # type: ignore[arg-type]
+    threshold, negated = affine.thresholds()
+    middle = int(threshold.clamp(-(2**23), 2**23))
+    sums = torch.arange(middle - 5, middle + 6)[:, None]
+    assert torch.equal((sums >= threshold) != negated, affine(sums) >= 0)
+
+
+def test_predict_takes_the_first_of_equal_classes_and_errors_counts() -> None:
+    model = nn.Sequential(BinaryLinear(2, 3))
+    params = {"0.weight": torch.tensor([[-1.0, 1.0], [1.0, 1.0], [1.0, 1.0]])}
+    found = to_integer(model, params)
+    x = torch.tensor([[1, 1], [-1, 1], [1, -1], [-1, -1]])
+    assert found.sums(x).dtype == torch.int32
+    assert found.sums(x).tolist() == [[0, 2, 2], [2, 0, 0], [-2, 0, 0], [0, -2, -2]]
+    assert found.predict(x).tolist() == [1, 0, 1, 0]
+    assert found.errors(x, torch.tensor([1, 1, 2, 0])) == 2
+
+
+@pytest.mark.parametrize("name", ["mlp", "vgg"])
+def test_blocks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_networks("binary")[name]
+    x = integers("pixels", 33, (1, 8, 8), 0)
+    found = to_integer(model, drawn(model, 0))
+    whole = [found(x, method=method) for method in METHODS]
+    monkeypatch.setattr(network, "MEMORY", 10_000)
+    monkeypatch.setattr("binarynets.integer.chain.SAMPLES", 4)
+    assert all(torch.equal(found(x, method=m), before) for m, before in zip(METHODS, whole, strict=True))
+
+
+def test_nothing_given_is_changed_and_training_mode_does_not_count() -> None:
+    model = small_networks("binary")["vgg"].train()
+    params, x = drawn(model, 0), integers("pixels", 9, (1, 8, 8), 0).float()
+    copies, x_before = {name: tensor.clone() for name, tensor in params.items()}, x.clone()
+    found = to_integer(model, params)
+    logits = found(x)
+    assert all(torch.equal(tensor, copies[name]) for name, tensor in params.items())
+    assert torch.equal(x, x_before)
+    assert all(module.training for module in model.modules())
+    for tensor in params.values():
+        tensor.zero_()
+    assert torch.equal(found(x), logits)
+
+
+@pytest.mark.parametrize("size", range(1, 20))
+@pytest.mark.parametrize("method", multiply.__dict__["_PRODUCTS"])
+def test_products(size: int, method: Method) -> None:
+    generator = torch.Generator().manual_seed(size)
+    bits = torch.randint(0, 2, (7, size), generator=generator, dtype=torch.bool)
+    for kind in ("signs", "pixels", "bytes", "wide"):
+        x = integers(kind, 6, (size,), size)
+        expected = (x @ (bits.long() * 2 - 1).T).to(torch.int32)
+        assert torch.equal(multiplied(x, bits, method), expected)
+        assert torch.equal(multiplied(x.float(), bits, method), expected)
+
+
+def test_the_fastest_method_is_measured_once() -> None:
+    assert fastest("cpu") in multiply.__dict__["_PRODUCTS"]
+    before = fastest.cache_info().misses
+    fastest("cpu")
+    assert fastest.cache_info().misses == before
+
+
+def test_unknown_method() -> None:
+    with pytest.raises(ValueError, match="float32, int8, bits"):
+        multiplied(torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bool), "int4")  # type: ignore[arg-type]
+
+
+def mlp() -> nn.Module:
+    return binarynets.mlp(6, [5, 4], 3).eval()
+
+
+def converted(change: Callable[[Params], object] = lambda params: None) -> IntegerNetwork:
+    model = mlp()
+    params = drawn(model, 0)
+    change(params)
+    return to_integer(model, params)
+
+
+def test_gains_of_zero_are_refused() -> None:
+    with pytest.raises(IntegerError, match=r"'norm2'.*channel 3 is 0.*constant"):
+        converted(lambda params: params["norm2.weight"][3:].zero_())
+
+
+@pytest.mark.parametrize("x", [torch.full((2, 6), 0.5), torch.full((2, 6), torch.inf), torch.full((2, 6), torch.nan)])
+@pytest.mark.parametrize("method", METHODS)
+def test_inputs_that_are_no_integers_are_refused(x: Tensor, method: Method | None) -> None:
+    with pytest.raises(IntegerError, match="expected integers, such as 2 p - 255"):
+        converted()(x, method=method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_inputs_whose_sums_the_network_would_round_are_refused(method: Method | None) -> None:
+    found = converted()
+    with pytest.raises(IntegerError, match=r"'linear1'.*2\*\*24"):
+        found(torch.full((2, 6), 2**22), method=method)
+    model = nn.Sequential(BinaryConv1d(1, 2, 3), nn.Flatten(), Sign(), BinaryLinear(8, 2))
+    with pytest.raises(IntegerError, match=r"'0'.*2\*\*24"):
+        to_integer(model, parameters(model))(torch.full((1, 1, 6), 2**23), method=method)
+
+
+def test_inputs_of_another_shape_are_refused() -> None:
+    found = converted()
+    with pytest.raises(IntegerError, match=r"'linear1': expected \[batch, 6\], got \[\d, 5\]"):
+        found(torch.ones(2, 5))
+    with pytest.raises(IntegerError, match="at least one sample"):
+        found(torch.ones(0, 6))
+
+
+def test_params_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ParameterError, match=r"'norm1\.weight'"):
+        converted(lambda params: params.pop("norm1.weight"))
+    with pytest.raises(ParameterError, match=r"norm1\.bias.*NaN"):
+        converted(lambda params: params["norm1.bias"].fill_(torch.nan))
+    with pytest.raises(IntegerError, match="variance below 0"):
+        converted(lambda params: params["norm1.running_var"].fill_(-1.0))
+
+
+def test_a_network_without_binarised_layers_is_refused() -> None:
+    with pytest.raises(IntegerError, match="at least one layer of binarynets"):
+        to_integer(nn.Sequential(nn.Flatten(), Sign()), {})
