@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from compare.errors import CompareError
 from compare.runs.configuration import Training
+from compare.runs.landscape import ExactCurve, Landscape, Neighbourhood, Robustness
 from compare.runs.record import (
     Control,
     ControlName,
@@ -61,6 +62,26 @@ class Group:
     def controls(self, name: ControlName) -> tuple[Control, ...]:
         """Each null control once: pairs with the same first network and seed repeat the same one."""
         return tuple(_distinct(one for record in self.records for one in record.controls if one.name == name))
+
+    @property
+    def landscapes(self) -> tuple[Landscape, ...]:
+        """What was counted exactly, one for each pair that has it."""
+        return tuple(record.landscape for record in self.records if record.landscape is not None)
+
+    @property
+    def exact_curves(self) -> tuple[ExactCurve, ...]:
+        """The exact curves of all pairs."""
+        return tuple(curve for landscape in self.landscapes for curve in landscape.curves)
+
+    @property
+    def neighbourhoods(self) -> tuple[Neighbourhood, ...]:
+        """Each neighbourhood once: pairs with the same first network repeat the same one."""
+        return tuple(_distinct(one for landscape in self.landscapes for one in landscape.neighbourhoods))
+
+    @property
+    def robustness(self) -> tuple[Robustness, ...]:
+        """Each robustness curve once, as neighbourhoods."""
+        return tuple(_distinct(one for landscape in self.landscapes for one in landscape.robustness))
 
 
 @dataclass(frozen=True)
@@ -136,7 +157,9 @@ def _groups(records: Sequence[Record]) -> tuple[Group, ...]:
 
 def _group(label: str, records: Sequence[Record]) -> Group:
     # Data, points and training settings agree within a group: the seed of the measurement is all that is left.
-    kept = _distinct(records, lambda record: (*map(_identity, record.networks), record.seed))
+    # Of repeats the one that has a landscape says most (version 1 has none).
+    richest = sorted(records, key=lambda record: record.landscape is None)
+    kept = _distinct(richest, lambda record: (*map(_identity, record.networks), record.seed))
     return Group(label, tuple(kept), repeats=len(records) - len(kept))
 
 

@@ -2,17 +2,13 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import get_args
 
+from compare.report.landscape import exact_errors, exact_networks, neighbourhoods, robustness
 from compare.report.numbers import percent, show
 from compare.report.sections import Group, Section, find
-from compare.runs.record import Control, Curve, Distance, PathKind, SplitName, Statistics, Treatment
-
-TREATMENTS: tuple[Treatment, ...] = get_args(Treatment)
-PATHS: tuple[PathKind, ...] = get_args(PathKind)
-STATISTICS: tuple[Statistics, ...] = get_args(Statistics)
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+from compare.report.table import PATHS, SPLITS, STATISTICS, TREATMENTS, Table
+from compare.runs.record import Control, Curve, Distance, SplitName, Treatment
 
 SPREAD = (
     "Numbers are mean ± standard deviation over n pairs of networks (or networks, where it says so). Pairs share "
@@ -27,25 +23,6 @@ TERMS = (
 )
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of text.
-
-    Attributes:
-        title: What the numbers are.
-        note: Unit and definition.
-        header: One name for each column.
-        rows: Cells of each row.
-        keys: Leading columns that tell rows apart; the others hold numbers.
-    """
-
-    title: str
-    note: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    keys: int = 1
-
-
 def tables(section: Section) -> tuple[Table, ...]:
     """All tables of a section that have rows, the summary first."""
     made = (
@@ -53,6 +30,10 @@ def tables(section: Section) -> tuple[Table, ...]:
         quality(section),
         distances(section),
         *(barriers(section, split) for split in SPLITS),
+        exact_errors(section),
+        exact_networks(section),
+        neighbourhoods(section),
+        robustness(section),
         controls(section),
         matching(section),
     )
