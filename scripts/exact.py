@@ -24,9 +24,12 @@ from torch import Tensor, nn
 
 import binarynets
 from binarynets.integer.multiply import fastest
+from binarynets.landscape.exact import BUDGET
+from binarynets.landscape.greedy import CANDIDATES, ROUNDS
 from binarynets.landscape.measure import landscape
 from compare.data import Split, load_data
 from compare.experiment import build
+from compare.geometry import linear_path
 from compare.params import Params, call
 from compare.runs import read_configuration, write_text
 from compare.runs.provenance import provenance
@@ -54,7 +57,7 @@ def measured(run: Path, data_root: Path | None, command: str) -> dict[str, Any]:
     torch.set_num_threads(2)
     found, notes = landscape(graph, model, a, b, {"train": train, "test": test}, seed=seeds[0], describe="landscape")
     assert found is not None, notes
-    changes = binarynets.flip_neighbourhood(model, a, *_first(train, 1000))
+    changes = binarynets.flip_neighbourhood(model, a, test.x, test.y)
     return {
         "provenance": provenance(threads=1, command=command).model_dump(mode="json"),
         "processor": _processor(),
@@ -62,6 +65,7 @@ def measured(run: Path, data_root: Path | None, command: str) -> dict[str, Any]:
         "data": configuration.data,
         "seeds": list(seeds),
         "bits": sum(bits.numel() for bits in changes.values()),
+        "greedy": {"looks": ROUNDS, "candidates": CANDIDATES, "samples": BUDGET},
         "landscape": found.model_dump(mode="json"),
         "critical": [list(map(str, bit)) for bit in binarynets.most_critical(changes, 5)],
         "steps": _steps(graph, model, a, b, train),
@@ -98,7 +102,7 @@ def _costs(graph: Graph, model: nn.Module, a: Params, b: Params, split: Split) -
         return lambda: binarynets.exact_path(model, a, b, x[:count], y[:count], graph=graph, threads=threads)
 
     unit, small = (lambda: dense(x)), (lambda: dense(thousand[0]))
-    half, quarter = (_between(model, a, b, share) for share in (0.5, 0.25))
+    half, quarter = (linear_path(graph, a, b)(t) for t in (0.5, 0.25))
     return {
         "flips": len(path.t),
         "networks": len(path.event_errors),
@@ -106,6 +110,8 @@ def _costs(graph: Graph, model: nn.Module, a: Params, b: Params, split: Split) -
         "path": _ratios(follow(len(x)), unit),
         "path_half_samples": _ratios(follow(len(x) // 2), unit),
         "path_quarter_samples": _ratios(follow(len(x) // 4), unit),
+        "half_flips": len(binarynets.exact_path(model, a, half, x[:64], y[:64], graph=graph).t),
+        "quarter_flips": len(binarynets.exact_path(model, a, quarter, x[:64], y[:64], graph=graph).t),
         "path_half_flips": _ratios(lambda: binarynets.exact_path(model, a, half, x, y, graph=graph, threads=1), unit),
         "path_quarter_flips": _ratios(
             lambda: binarynets.exact_path(model, a, quarter, x, y, graph=graph, threads=1), unit
@@ -122,17 +128,6 @@ def _costs(graph: Graph, model: nn.Module, a: Params, b: Params, split: Split) -
         "float32_over_integer_int16": _ratios(unit, lambda: network.sums(narrow)),
         "method": fastest("cpu"),
     }
-
-
-def _between(model: nn.Module, a: Params, b: Params, share: float) -> Params:
-    """``b`` with only a share of the bits that differ, a fixed seeded choice, and everything else of ``b``."""
-    generator = torch.Generator().manual_seed(0)
-    latents = binarynets.latent_weights(model)
-    mixed = dict(b)
-    for name in latents:
-        taken = torch.rand(b[name].shape, generator=generator) < share
-        mixed[name] = torch.where(taken, b[name], a[name])
-    return mixed
 
 
 def _times(work: Callable[[], object], repeats: int = REPEATS) -> list[float]:
@@ -168,15 +163,15 @@ def _head(record: dict[str, Any]) -> Iterator[str]:
     yield f"# The exact landscape between two {record['data'].upper()} networks"
     yield ""
     yield (
-        f"Two binary networks {record['model']} (seeds {seeds[0]} and {seeds[1]}), the second matched to the first. Made by "
-        f"`{made['command']}` at revision {made['revision']} on {record['processor']}; every number is in "
+        f"Two binary networks {record['model']} (seeds {seeds[0]} and {seeds[1]}), the second matched to the first. "
+        f"Made by `{made['command']}` at revision {made['revision']} on {record['processor']}; every number is in "
         "[exact.json](exact.json)."
     )
     yield ""
 
 
 def _paths(record: dict[str, Any]) -> Iterator[str]:
-    curves = record["landscape"]["curves"]
+    curves, greedy = record["landscape"]["curves"], record["greedy"]
     first = curves[0]
     yield "## What the usual grid misses"
     yield ""
@@ -185,8 +180,8 @@ def _paths(record: dict[str, Any]) -> Iterator[str]:
         f"{first['networks']:,} on the first, are counted on {first['samples']:,} samples a split. *Highest*: the "
         "largest error of any network on the path; *grid*: the largest at 25 equally spaced points; *missed*: the "
         "difference; *mean*: the integral of the error over t. All orders flip the same bits at the same times. The "
-        "greedy order looks at the effect of all flips on 500 training samples 50 times, and takes its share of flips "
-        "after each look."
+        f"greedy order looks {greedy['looks']} times at the effect of all flips on {greedy['samples']} training samples; "
+        f"after each look it draws {greedy['candidates']} candidates for each flip that is due, and takes the best."
     )
     yield ""
     names = "ends (%)", "highest (%)", "at t", "grid (%)", "missed (points)", "missed (samples)", "mean (%)"
@@ -257,7 +252,7 @@ def _around(record: dict[str, Any]) -> Iterator[str]:
             yield (f"| {layer['weight']} | {layer['bits']:,} | {' | '.join(shares)} | {mean:+.5f} | {worst:+.0f} |")
         yield ""
         bits = "; ".join(f"{name} at {place}: {change} samples" for name, place, change in record["critical"])
-        yield f"The most critical bits on the first 1,000 training samples: {bits}."
+        yield f"The most critical bits on the test samples: {bits}."
         yield ""
     curves = record["landscape"]["robustness"]
     yield (
@@ -280,8 +275,8 @@ def _cost(record: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "The unit is one dense float32 evaluation of the same network and samples by torch, "
-        f"{costs['unit_seconds']:.3f} s for {SAMPLES:,} samples, one thread. Ratios of neighbouring measurements within "
-        f"one run: median (least to most) of {costs['path']['runs']}, compiling left out. "
+        f"{costs['unit_seconds']:.3f} s for {SAMPLES:,} samples, one thread. Ratios of neighbouring measurements "
+        f"within one run: median (least to most) of {costs['path']['runs']}, compiling left out. "
         f"{costs['flips']:,} flips, {costs['networks']:,} networks."
     )
     yield ""
@@ -291,8 +286,8 @@ def _cost(record: dict[str, Any]) -> Iterator[str]:
         "path": f"exact path, {SAMPLES:,} samples, all flips",
         "path_half_samples": f"exact path, {SAMPLES // 2:,} samples, all flips",
         "path_quarter_samples": f"exact path, {SAMPLES // 4:,} samples, all flips",
-        "path_half_flips": f"exact path, {SAMPLES:,} samples, half the flips",
-        "path_quarter_flips": f"exact path, {SAMPLES:,} samples, a quarter of the flips",
+        "path_half_flips": f"exact path to t = 1/2, {SAMPLES:,} samples, {costs['half_flips']:,} flips",
+        "path_quarter_flips": f"exact path to t = 1/4, {SAMPLES:,} samples, {costs['quarter_flips']:,} flips",
     }.items():
         yield f"| {label} | {_shown(costs[key])} |"
     yield ""

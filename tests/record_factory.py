@@ -4,6 +4,7 @@ import itertools
 import math
 from typing import Any
 
+from compare.runs.landscape import ExactCurve, Landscape, LayerFlips, Neighbourhood, Order, Robustness
 from compare.runs.record import (
     Control,
     Curve,
@@ -45,8 +46,10 @@ def records(
     return [made_up(precision, *pair, **changes) for precision, pair in itertools.product(precisions, pairs)]
 
 
-def made_up(precision: str = "binary", a: int = 0, b: int = 1, *, points: int = 25, **changes: Any) -> Record:
-    """One made-up record; the same arguments give the same one."""
+def made_up(
+    precision: str = "binary", a: int = 0, b: int = 1, *, points: int = 25, landscapes: bool = False, **changes: Any
+) -> Record:
+    """One made-up record; the same arguments give the same one. Only binary networks have ``landscapes``."""
     content: dict[str, Any] = {
         "precision": precision,
         "title": TITLES.get(precision, precision),
@@ -69,6 +72,7 @@ def made_up(precision: str = "binary", a: int = 0, b: int = 1, *, points: int = 
         "distances": distances(precision, a, b),
         "curves": curves(precision, a, b, points),
         "controls": controls(precision, a, points),
+        "landscape": landscape(a, b) if landscapes and precision != "full" else None,
         "notes": ("a made-up note",),
         "configuration": {"data": "made-up digits", "training": {"epochs": 5, "optimiser": "adam"}},
         "provenance": Provenance(
@@ -195,4 +199,105 @@ def controls(precision: str, a: int, points: int = 25) -> tuple[Control, ...]:
     return (
         Control(name="symmetric copy", distances=distances(precision, a, a), curves=copied),
         Control(name="untrained", distances=distances(precision, a, a), curves=fresh),
+    )
+
+
+def landscape(a: int = 0, b: int = 1, *, bins: int = 40, complete: bool = True) -> Landscape:
+    """A made-up landscape between binary networks; that around the first one is the same whatever the second."""
+    statistics: tuple[Statistics, ...] = ("interpolated", "re-estimated")
+    splits: tuple[SplitName, ...] = ("train", "test")
+    orders: tuple[Order, ...] = ("latent-line", "random", "greedy") if complete else ("latent-line",)
+    return Landscape(
+        curves=tuple(
+            exact_curve(a, b, order, how, split, bins=bins, complete=complete)
+            for how, order, split in itertools.product(statistics, orders, splits)
+        ),
+        neighbourhoods=(neighbourhood(a),),
+        robustness=tuple(
+            robustness(a, weight, bits) for weight, bits in ((None, 3392), *((name, bits) for name, bits in WEIGHTS))
+        ),
+        seconds=10.0 + a + b,
+    )
+
+
+WEIGHTS = (("body.0.weight", 2048), ("body.3.weight", 1024), ("head.weight", 320))
+RISE: dict[Order, float] = {"latent-line": 1.0, "latent-geodesic": 0.95, "random": 1.2, "greedy": 0.5}
+
+
+def exact_curve(
+    a: int,
+    b: int,
+    order: Order = "latent-line",
+    statistics: Statistics = "interpolated",
+    split: SplitName = "train",
+    *,
+    bins: int = 40,
+    complete: bool = True,
+) -> ExactCurve:
+    """The matched bump of ``curve``, higher or lower in other orders; the grid misses 3 samples of it."""
+    usual = curve("binary", a, b, "matched", statistics=statistics, split=split)
+    samples = usual.samples
+    at = [round((i + 0.5) / bins * 24) for i in range(bins)]
+    highest = [min(1.0, RISE[order] * usual.errors[i] + 1 / samples) for i in at]
+    peak = max(range(bins), key=highest.__getitem__)
+    missed = 3 / samples if complete else 0.0
+    return ExactCurve(
+        treatment="matched",
+        order=order,
+        statistics=statistics,
+        split=split,
+        samples=samples,
+        flips=950 - 10 * (a + b) if complete else 0,
+        networks=1900 - 20 * (a + b) if complete else 25,
+        complete=complete,
+        threshold_steps=1000 if complete else 24,
+        ends=(usual.errors[0], usual.errors[-1]),
+        supremum=highest[peak],
+        supremum_at=(peak + 0.5) / bins,
+        grid_supremum=highest[peak] - missed,
+        missed=missed,
+        integral=math.fsum(highest) / bins - 0.5 / samples,
+        ts=tuple(i / bins for i in range(bins + 1)),
+        lowest=tuple(error - 1 / samples for error in highest),
+        highest=tuple(highest),
+    )
+
+
+def neighbourhood(seed: int) -> Neighbourhood:
+    """Bits that matter more from layer to layer."""
+    return Neighbourhood(
+        network="a",
+        split="train",
+        samples=1000,
+        error=network("binary", seed).errors["train"],
+        layers=tuple(
+            LayerFlips(
+                weight=name,
+                bits=bits,
+                raising=0.1 * (number + 1),
+                lowering=0.05 * (number + 1) - 0.01 * seed,
+                harmless=1 - 0.15 * (number + 1) + 0.01 * seed,
+                mean=2e-5 * (number + 1) * (1 + seed / 10),
+                worst=0.004 * (number + 1),
+                unit_means=tuple(1e-4 * (number + 1) * (1 - 2.2 * i / units) for i in range(units)),
+            )
+            for number, ((name, bits), units) in enumerate(zip(WEIGHTS, (32, 32, 10), strict=True))
+        ),
+    )
+
+
+def robustness(seed: int, weight: str | None = None, bits: int = 3392) -> Robustness:
+    """An error that rises with the square root of the fraction of flipped bits, faster where fewer are flipped."""
+    fractions = (0.0, 0.001, 0.01, 0.1)
+    own = network("binary", seed).errors["test"]
+    return Robustness(
+        network="a",
+        split="test",
+        samples=360,
+        draws=5,
+        weight=weight,
+        bits=bits,
+        fractions=fractions,
+        errors=tuple(own + 500 / bits * fraction**0.5 for fraction in fractions),
+        standard_errors=tuple(0.02 * fraction**0.5 for fraction in fractions),
     )

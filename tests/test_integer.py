@@ -8,63 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from integer_nets import METHODS, Residual, drawn, integers
 from torch import Tensor, nn
 from zoo import small_networks
 
-import binarynets
 from binarynets import BinaryConv1d, BinaryConv2d, BinaryLinear, Sign
 from binarynets.integer import multiply, network
-from binarynets.integer.affine import LIMIT, Affine, IntegerError
+from binarynets.integer.affine import LIMIT, Affine
 from binarynets.integer.multiply import Method, fastest, multiplied
 from binarynets.integer.network import IntegerNetwork, to_integer
-from compare.params import ParameterError, Params, call, parameters
-
-METHODS: tuple[Method | None, ...] = (None, "float32", "int8", "bits")
-
-
-class Residual(nn.Module):
-    """``x + body(x)``."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
-
-
-def drawn(model: nn.Module, seed: int) -> Params:
-    """Random parameters: gains of both signs, thresholds of all kinds, latent weights of exactly 0."""
-    generator, choose = torch.Generator().manual_seed(seed), random.Random(seed)
-    params = parameters(model)
-    ties = choose.random() < 0.4
-    for name, tensor in params.items():
-        noise = torch.randn(tensor.shape, generator=generator)
-        if not tensor.is_floating_point():
-            continue
-        if tensor.ndim > 1:
-            params[name] = noise * (torch.rand(tensor.shape, generator=generator) > 0.05)
-            params[name][-1] = params[name][0]  # rows that are equal
-        elif name.endswith("running_var"):
-            params[name] = torch.rand(tensor.shape, generator=generator) * 10 ** choose.uniform(-6, 4)
-        elif name.endswith("running_mean"):
-            params[name] = (noise * 4).round() if ties else noise * choose.choice([0.5, 5, 1000])
-        elif name.endswith("weight"):
-            params[name] = noise + 0.001
-        else:
-            params[name] = torch.zeros_like(noise) if ties else noise * choose.choice([1, 30])
-    return params
-
-
-def integers(kind: str, samples: int, shape: tuple[int, ...], seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    low, high, gain, shift = {
-        "signs": (0, 2, 2, -1),
-        "pixels": (0, 256, 2, -255),
-        "bytes": (-128, 128, 1, 0),
-        "wide": (-3000, 3001, 1, 0),
-    }[kind]
-    return torch.randint(low, high, (samples, *shape), generator=generator) * gain + shift
+from compare.params import Params, call
 
 
 def check_equal(model: nn.Module, params: Params, x: Tensor) -> IntegerNetwork:
@@ -293,9 +246,11 @@ def test_products(size: int, method: Method) -> None:
     bits = torch.randint(0, 2, (7, size), generator=generator, dtype=torch.bool)
     for kind in ("signs", "pixels", "bytes", "wide"):
         x = integers(kind, 6, (size,), size)
-        expected = (x @ (bits.long() * 2 - 1).T).to(torch.int32)
-        assert torch.equal(multiplied(x, bits, method), expected)
+        expected = (x @ (bits.long() * 2 - 1).T).to(torch.float32)
         assert torch.equal(multiplied(x.float(), bits, method), expected)
+        assert torch.equal(multiplied(x.float(), bits, method, bound=3000 if kind == "wide" else 255), expected)
+    signs = integers("signs", 6, (size,), size).float()
+    assert torch.equal(multiplied(signs, bits, method, bound=1), signs @ (bits.float() * 2 - 1).T)
 
 
 def test_the_fastest_method_is_measured_once() -> None:
@@ -308,58 +263,3 @@ def test_the_fastest_method_is_measured_once() -> None:
 def test_unknown_method() -> None:
     with pytest.raises(ValueError, match="float32, int8, bits"):
         multiplied(torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bool), "int4")  # type: ignore[arg-type]
-
-
-def mlp() -> nn.Module:
-    return binarynets.mlp(6, [5, 4], 3).eval()
-
-
-def converted(change: Callable[[Params], object] = lambda params: None) -> IntegerNetwork:
-    model = mlp()
-    params = drawn(model, 0)
-    change(params)
-    return to_integer(model, params)
-
-
-def test_gains_of_zero_are_refused() -> None:
-    with pytest.raises(IntegerError, match=r"'norm2'.*channel 3 is 0.*constant"):
-        converted(lambda params: params["norm2.weight"][3:].zero_())
-
-
-@pytest.mark.parametrize("x", [torch.full((2, 6), 0.5), torch.full((2, 6), torch.inf), torch.full((2, 6), torch.nan)])
-@pytest.mark.parametrize("method", METHODS)
-def test_inputs_that_are_no_integers_are_refused(x: Tensor, method: Method | None) -> None:
-    with pytest.raises(IntegerError, match="expected integers, such as 2 p - 255"):
-        converted()(x, method=method)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_inputs_whose_sums_the_network_would_round_are_refused(method: Method | None) -> None:
-    found = converted()
-    with pytest.raises(IntegerError, match=r"'linear1'.*2\*\*24"):
-        found(torch.full((2, 6), 2**22), method=method)
-    model = nn.Sequential(BinaryConv1d(1, 2, 3), nn.Flatten(), Sign(), BinaryLinear(8, 2))
-    with pytest.raises(IntegerError, match=r"'0'.*2\*\*24"):
-        to_integer(model, parameters(model))(torch.full((1, 1, 6), 2**23), method=method)
-
-
-def test_inputs_of_another_shape_are_refused() -> None:
-    found = converted()
-    with pytest.raises(IntegerError, match=r"'linear1': expected \[batch, 6\], got \[\d, 5\]"):
-        found(torch.ones(2, 5))
-    with pytest.raises(IntegerError, match="at least one sample"):
-        found(torch.ones(0, 6))
-
-
-def test_params_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ParameterError, match=r"'norm1\.weight'"):
-        converted(lambda params: params.pop("norm1.weight"))
-    with pytest.raises(ParameterError, match=r"norm1\.bias.*NaN"):
-        converted(lambda params: params["norm1.bias"].fill_(torch.nan))
-    with pytest.raises(IntegerError, match="variance below 0"):
-        converted(lambda params: params["norm1.running_var"].fill_(-1.0))
-
-
-def test_a_network_without_binarised_layers_is_refused() -> None:
-    with pytest.raises(IntegerError, match="at least one layer of binarynets"):
-        to_integer(nn.Sequential(nn.Flatten(), Sign()), {})

@@ -16,7 +16,7 @@ from record_factory import made_up, network, records
 from compare.report import charts, markdown, write_report
 from compare.report.page import _script, _table, page
 from compare.report.sections import sections
-from compare.report.tables import Table
+from compare.report.table import Table
 from compare.runs import OutputError
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

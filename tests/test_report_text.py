@@ -12,7 +12,8 @@ from record_factory import bump, controls, made_up, network, records
 from compare.report import markdown
 from compare.report.numbers import percent, show, spread
 from compare.report.sections import sections
-from compare.report.tables import Table, barriers, distances, matching, quality, summary, tables
+from compare.report.table import Table
+from compare.report.tables import barriers, distances, matching, quality, summary, tables
 from compare.report.text import _table
 from compare.runs.record import Control
 

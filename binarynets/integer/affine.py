@@ -40,7 +40,7 @@ class Affine:
     shift: Tensor | None = None
 
     def __call__(self, sums: Tensor) -> Tensor:
-        """Apply to sums ``[batch, channels, ...]``, with gains ``[channels]`` or ``[1]``; rounds as the network does."""
+        """Apply to sums ``[batch, channels, ...]``, with gains ``[channels]`` or ``[1]``, rounding as the network."""
         x = sums.to(self.gain.dtype)
         if self.shift is not None:
             x = x + self.shift.view(-1, *[1] * (x.ndim - 2))

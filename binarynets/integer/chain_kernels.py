@@ -20,24 +20,26 @@ def narrow(x, out):
         out: int8, likewise.
 
     Returns:
-        2 where ``x = 2 q + 1``, 1 where it is ``x``, 0 if neither fits, -1 if ``x`` holds no integers.
+        2 where ``x = 2 q + 1``, 1 where it is ``x``, 0 if neither fits.
     """
-    fraction, even, large, larger = 0, 0, 0, 0
-    for s in range(len(x)):
+    # Everything in 32 bits, found out by bits that add up: this loop takes 16 numbers at a time, branches none.
+    fraction, even, large, larger = np.int32(0), np.int32(0), np.int32(0), np.int32(0)
+    for s in range(x.shape[0]):
         for i in range(x.shape[1]):
             number = np.int32(x[s, i])
-            fraction |= number != x[s, i]
-            even |= ~number & 1
-            large |= (number < -128) | (number > 127)
-            larger |= (number < -255) | (number > 255)
-            out[s, i] = (number - 1) >> 1
+            half = np.int32(np.int32(number - np.int32(1)) >> np.int32(1))
+            fraction = np.int32(fraction | np.int32(x.dtype.type(number) != x[s, i]))
+            even = np.int32(even | ~number)
+            large = np.int32(large | np.int32(np.int32(number + np.int32(128)) & np.int32(-256)))
+            larger = np.int32(larger | np.int32(np.int32(half + np.int32(128)) & np.int32(-256)))
+            out[s, i] = np.int8(half)
     if fraction:
-        return -1
-    if not even and not larger:
+        return 0
+    if not even & 1 and not larger:
         return 2
     if large:
         return 0
-    for s in range(len(x)):
+    for s in range(x.shape[0]):
         for i in range(x.shape[1]):
             out[s, i] = np.int8(x[s, i])
     return 1

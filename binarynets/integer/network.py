@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from binarynets.integer.affine import Affine, IntegerError, folded
 from binarynets.integer.chain import Chain, chain
+from binarynets.integer.evaluate import EXACT, bounds, check_exact, convolved, decided, pooled, terms
 from binarynets.integer.multiply import Method, fastest, multiplied
 from binarynets.integer.plan import Add, Convolution, Decide, Flatten, Linear, Output, Plan, Pool
 from binarynets.integer.trace import plan
@@ -17,9 +17,6 @@ from compare.params import Params, check, parameters
 
 MEMORY = 256 * 2**20
 """Bytes that the values of one block of samples may take while it is evaluated."""
-
-_EXACT = 2**24
-"""Sums below this are exact in float32, in which the network itself adds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +64,16 @@ class IntegerNetwork:
 
     @torch.no_grad()
     def sums(self, x: Tensor, *, method: Method | None = None) -> Tensor:
-        """The last layer's sums, int32 ``[batch, classes]``; blocks of samples keep below ``MEMORY`` bytes."""
-        if len(x) == 0:
-            raise IntegerError("x: expected at least one sample")
+        """The last layer's sums, int32 ``[batch, classes]``.
+
+        Samples are taken in blocks whose values, of all steps and 4 bytes a number, fill a sixteenth of ``MEMORY``
+        (one sample may need more); perceptrons that keep their signs packed take blocks of ``chain.SAMPLES``.
+        """
+        x = _checked_batch(x)
         if (found := self._packed_sums(x, method)) is not None:
             return found
-        check_integers(x)
         first, numbers = self._block(x[:1], method)
-        size = max(1, MEMORY // (4 * numbers))
+        size = max(1, MEMORY // 16 // (4 * numbers))  # what caches hold: larger blocks are slower
         if len(x) == 1:
             return first
         return torch.cat([self._block(part, method)[0] for part in torch.split(x, size)])
@@ -83,18 +82,23 @@ class IntegerNetwork:
     def _chain(self) -> Chain | None:
         return chain(self.plan, self.bits, self.thresholds, self.negated)
 
+    @cached_property
+    def _bounds(self) -> tuple[float, ...]:
+        return bounds(self.plan, self.bits)
+
     def _packed_sums(self, x: Tensor, method: Method | None) -> Tensor | None:
         """Sums with signs kept as bits, where the network is a perceptron and bytes multiply fast here."""
         own = self._chain
-        if own is None or method not in (None, "bits") or x.device.type != "cpu" or x.dtype == torch.bool:
+        if own is None or method not in (None, "bits") or x.device.type != "cpu":
             return None
         flat = x if self.plan.steps[0].source or not isinstance(self.plan.steps[0], Flatten) else x.flatten(1)
         inputs = own.first.shape[1]
-        fits = flat.ndim == 2 and flat.shape[1] == inputs and 255 * inputs < _EXACT
+        fits = flat.ndim == 2 and flat.shape[1] == inputs and 255 * inputs < EXACT
         return own.sums(flat) if fits and (method or fastest("cpu")) != "float32" else None
 
     def _block(self, x: Tensor, method: Method | None) -> tuple[Tensor, int]:
         """Last sums, and how many numbers all steps made together."""
+        check_integers(x)
         values, numbers = [x], x.numel()
         for index, step in enumerate(self.plan.steps):
             if isinstance(step, Output):
@@ -114,10 +118,12 @@ class IntegerNetwork:
             method: As for a call.
 
         Returns:
-            Signs in int8, other integers in int32 (or as ``values`` has them).
+            Integers in float32, a new tensor.
         """
-        step = self.plan.steps[index]
-        x = values[step.source]
+        step, bound = self.plan.steps[index], self._bounds[self.plan.steps[index].source]
+        x = values[step.source].to(torch.float32)
+        if not isinstance(step, Flatten | Decide | Add):
+            check_exact(x, bound, terms(step, self.bits), step.name)
         match step:
             case Flatten(start=start, end=end):
                 return x.flatten(start, end)
@@ -125,19 +131,17 @@ class IntegerNetwork:
                 bits = self.bits[weight]
                 if x.ndim != 2 or x.shape[1] != bits.shape[1]:
                     raise IntegerError(f"'{name}': expected [batch, {bits.shape[1]}], got {list(x.shape)}")
-                _check_exact(x, bits[0].numel(), name)
-                return multiplied(x, bits, method)
-            case Convolution():
-                _check_exact(x, self.bits[step.weight][0].numel(), step.name)
-                return _convolved(x, self.bits[step.weight], step)
+                return multiplied(x, bits, method, bound=bound)
+            case Convolution(weight=weight):
+                return convolved(x, self.bits[weight], step)
             case Pool():
-                return _pooled(x, step)
-            case Add(other=other):
-                return x.to(torch.int32) + values[other].to(torch.int32)
+                return pooled(x, step)
+            case Add(name=name, other=other):
+                total = x + values[other]
+                check_exact(total, self._bounds[index + 1], 1, name)
+                return total
             case Decide():
-                shape = (-1, *[1] * (x.ndim - 2))
-                on = (x >= self.thresholds[index].view(shape)) != self.negated[index].view(shape)
-                return on.to(torch.int8).mul_(2).sub_(1)
+                return decided(x, self.thresholds[index], self.negated[index], bound)
         raise AssertionError(step)
 
 
@@ -166,8 +170,8 @@ def to_integer(model: nn.Module, params: Params) -> IntegerNetwork:
         True
     """
     check(params, parameters(model))
-    found = plan(model)
-    return folded_plan(found, {name: tensor.detach() for name, tensor in params.items()})
+    _check_types(params)
+    return folded_plan(plan(model), {name: tensor.detach() for name, tensor in params.items()})
 
 
 def folded_plan(steps: Plan, params: Params) -> IntegerNetwork:
@@ -183,7 +187,7 @@ def folded_plan(steps: Plan, params: Params) -> IntegerNetwork:
                 bits[weight] = params[weight] >= 0
             case Decide() | Output():
                 affine = folded(step.scaling, params, _channels(steps, step.source, params), dtype=dtype)
-                _check_gain(affine, step)
+                _check_affine(affine, step)
                 if isinstance(step, Output):
                     output = affine
                 else:
@@ -207,49 +211,38 @@ def _channels(steps: Plan, at: int, params: Params) -> int:
     return 1
 
 
-def _check_gain(affine: Affine, step: Decide | Output) -> None:
+def _check_types(params: Params) -> None:
+    found = {tensor.dtype for tensor in params.values() if tensor.is_floating_point()}
+    if len(found) > 1 or not found <= {torch.float32, torch.float64}:
+        raise IntegerError(
+            f"params: expected all in float32 or all in float64, got {', '.join(sorted(map(str, found)))}; convert them"
+        )
+
+
+def _check_affine(affine: Affine, step: Decide | Output) -> None:
+    where = (step.scaling.mean or step.name).removesuffix(".running_mean")
+    if not bool(torch.isfinite(affine.gain).all() & torch.isfinite(affine.offset).all()):
+        raise IntegerError(f"'{where}': expected finite gains and offsets, got NaN or infinity (a variance below 0?)")
     dead = torch.nonzero(affine.gain == 0).flatten()
     if len(dead):
-        where = step.scaling.gain or step.name
         raise IntegerError(
-            f"'{where.removesuffix('.weight')}': the gain of channel {int(dead[0])} is 0 ({len(dead)} in all), so its "
+            f"'{where}': the gain of channel {int(dead[0])} is 0 ({len(dead)} in all), so its "
             "output is constant; remove the channel, or give it a gain"
         )
 
 
+def _checked_batch(x: Tensor) -> Tensor:
+    """``x``, in a type that everything here computes with."""
+    if not isinstance(x, Tensor) or x.ndim < 2 or len(x) == 0:
+        got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise IntegerError(f"x: expected a tensor [batch, ...] of at least one sample, got {got}")
+    if x.dtype == torch.bool:
+        return x.to(torch.int8)
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def check_integers(x: Tensor) -> None:
     """Raise ``IntegerError`` unless ``x`` holds integers, in whatever type."""
-    if x.is_floating_point() and not bool((x == x.round()).all() & torch.isfinite(x).all()):
+    # NaN and infinity have the fraction NaN. Comparisons to bool are not vectorised.
+    if x.is_floating_point() and x.frac().abs_().amax().item() != 0:
         raise IntegerError("x: expected integers, such as 2 p - 255 for pixels p, got other numbers")
-
-
-def _check_exact(x: Tensor, fan_in: int, name: str) -> None:
-    largest = 1.0 if x.dtype == torch.int8 else float(x.abs().max())  # int8 are signs
-    if largest * fan_in >= _EXACT:
-        raise IntegerError(
-            f"'{name}': sums of {fan_in} numbers up to {largest:.0f} may pass 2**24, beyond which the model itself "
-            "rounds; expected smaller inputs"
-        )
-
-
-def _convolved(x: Tensor, bits: Tensor, step: Convolution) -> Tensor:
-    """Exact in float32, as long as sums stay below 2**24."""
-    weight = bits.float().mul_(2).sub_(1)
-    padding = [number for pair in reversed(step.padding) for number in pair]
-    padded = F.pad(x.float(), padding)
-    apply = F.conv1d if weight.ndim == 3 else F.conv2d
-    return apply(padded, weight, None, step.stride, 0, step.dilation, step.groups).to(torch.int32)
-
-
-def _pooled(x: Tensor, step: Pool) -> Tensor:
-    flat, values = len(step.window) == 1, x.float()
-    if step.kind == "max":
-        pool = F.max_pool1d if flat else F.max_pool2d
-        found = pool(values, step.window, step.stride, step.padding, step.dilation, step.ceil_mode)
-    else:
-        count = 1
-        for width in step.window:
-            count *= width
-        # The quotient by a power of two is exact, and so is its product.
-        found = (F.avg_pool1d if flat else F.avg_pool2d)(values, step.window, step.stride) * count
-    return found.to(x.dtype if step.kind == "max" else torch.int32)

@@ -24,7 +24,7 @@ from binarynets.landscape.flips import (
     on_line,
     sequence,
 )
-from binarynets.landscape.greedy import ROUNDS, greedy
+from binarynets.landscape.greedy import CANDIDATES, ROUNDS, greedy
 from binarynets.landscape.line import Line, equally_spaced, threshold_grid
 from binarynets.landscape.neighbourhood import FlipEffects, check_classes, flip_effects
 from binarynets.landscape.perceptron import Perceptron, Scales, between_knots, interpolated, perceptron
@@ -65,6 +65,7 @@ def exact_path(
     at: Sequence[float] = (),
     seed: int = 0,
     rounds: int = ROUNDS,
+    candidates: float = CANDIDATES,
     budget: int = BUDGET,
     networks: int = 25,
     threads: int | None = None,
@@ -100,9 +101,10 @@ def exact_path(
         steps: Intervals of the threshold grid, equally spaced; the 25 points of the usual curve, knots, and ``at`` are
             added to its points.
         at: Further points of the grid.
-        seed: Of the random order, and of the samples that the greedy one looks at.
-        rounds: The greedy order looks at the effect of all single flips so many times, and takes its share of flips
-            after each look: the lowest errors first, larger summed margins among equals.
+        seed: Of the random order, and of the greedy one's samples and candidates.
+        rounds: The greedy order looks at the effect of all single flips so many times. After each look it draws
+            candidates and takes its share of them: the lowest errors first, larger summed margins among equals.
+        candidates: Flips drawn for each that is taken, at least 1; infinity for all that are left.
         budget: Samples that it looks at, a seeded choice.
         networks: On the grid of a network that is no perceptron.
         threads: Blocks at a time; None for as many as torch uses. Nothing depends on it.
@@ -145,6 +147,7 @@ def exact_path(
         at=at,
         seed=seed,
         rounds=rounds,
+        candidates=candidates,
         budget=budget,
         networks=networks,
         threads=threads,
@@ -175,6 +178,7 @@ def exact_paths(
     at: Sequence[float] = (),
     seed: int = 0,
     rounds: int = ROUNDS,
+    candidates: float = CANDIDATES,
     budget: int = BUDGET,
     networks: int = 25,
     threads: int | None = None,
@@ -187,7 +191,16 @@ def exact_paths(
     Without ``calibration`` the first split that offers one is asked, as the splits of ``load_data`` do.
     """
     _check(
-        order, statistics, at=at, block=block, knots=knots, steps=steps, rounds=rounds, budget=budget, networks=networks
+        order,
+        statistics,
+        at=at,
+        block=block,
+        candidates=candidates,
+        knots=knots,
+        steps=steps,
+        rounds=rounds,
+        budget=budget,
+        networks=networks,
     )
     if not splits:
         raise ValueError("splits: expected at least one")
@@ -206,7 +219,8 @@ def exact_paths(
     line = on_line(differing(network.weights, path.a, path.b), path.a, path.b, grid)
     if order == "greedy":
         look = _look(model, first, settle, seed=seed, budget=budget, threads=threads)
-        timed = in_order(line.flips, greedy(look, path, line, rounds, describe), line)
+        chosen = greedy(look, path, line, rounds=rounds, candidates=candidates, seed=seed, describe=describe)
+        timed = in_order(line.flips, chosen, line)
     else:
         timed = _timed(line, path, graph, order, grid, seed)
     if settle is None:
@@ -244,7 +258,9 @@ def _blocks(split: Samples, dense: Dense) -> list[tuple[Tensor, Tensor]]:
     return list(zip(torch.split(x, dense.samples), torch.split(split.y, dense.samples), strict=True))
 
 
-def _check(order: object, statistics: str, *, at: Sequence[float], block: int, **counts: int) -> None:
+def _check(
+    order: object, statistics: str, *, at: Sequence[float], block: int, candidates: float, **counts: int
+) -> None:
     if isinstance(order, str) and order not in get_args(Order):
         raise ValueError(f"order: expected one of {', '.join(get_args(Order))}, or a sequence of bits, got {order!r}")
     if statistics not in get_args(Statistics):
@@ -253,6 +269,8 @@ def _check(order: object, statistics: str, *, at: Sequence[float], block: int, *
         raise ValueError(f"block: expected a multiple of 64 samples, got {block}")
     if not all(0 <= t <= 1 for t in at):
         raise ValueError(f"at: expected numbers between 0 and 1, got {list(at)}")
+    if not candidates >= 1:
+        raise ValueError(f"candidates: expected at least 1 for each flip that is taken, got {candidates}")
     for name, number in counts.items():
         if number < (least := 2 if name in ("knots", "networks") else 1):
             raise ValueError(f"{name}: expected at least {least}, got {number}")

@@ -23,8 +23,8 @@ from compare.runs import landscape as record
 from compare.runs.part import SplitName, Statistics
 from compare.symmetry import Graph
 
-SAMPLES = 1000
-"""Of a neighbourhood, and of a robustness curve."""
+FEW = 1000
+"""Samples of a robustness curve where each network takes its time."""
 
 DRAWS = 5
 BINS = 200
@@ -45,7 +45,7 @@ def landscape(
 
     Perceptrons are followed flip by flip in three orders, with statistics interpolated and re-estimated; of other
     networks that have an integer form 25 are counted on the latent line. The neighbourhood of ``a`` (perceptrons only:
-    others take one evaluation a bit) is counted on training samples, its robustness to flips on test samples.
+    others take one evaluation a bit) is counted on both splits, its robustness to flips on test samples.
 
     Args:
         graph: The coupling graph.
@@ -75,8 +75,8 @@ def landscape(
                 model, a, b, splits, order, statistics=statistics, seed=seed, graph=graph, describe=told
             )
             curves += [_curve(split, path) for split, path in found.items()]
-    train, test = splits["train"].subset(SAMPLES, seed), splits["test"].subset(SAMPLES, seed)
-    around = [_neighbourhood(model, a, train, describe)] if chained else []
+    around = [_neighbourhood(model, a, name, split, describe) for name, split in splits.items()] if chained else []
+    test = splits["test"] if chained else splits["test"].subset(FEW, seed)
     robust = _robustness(model, a, test, seed=seed, layers=chained)
     found_all = record.Landscape(
         curves=tuple(curves),
@@ -126,16 +126,18 @@ def _envelope(path: ExactPath) -> tuple[tuple[float, ...], tuple[float, ...], tu
     return tuple(edges.tolist()), tuple(low), tuple(high)
 
 
-def _neighbourhood(model: nn.Module, params: Params, split: Split, describe: str | None) -> record.Neighbourhood:
-    told = describe and f"{describe}: neighbourhood"
+def _neighbourhood(
+    model: nn.Module, params: Params, name: SplitName, split: Split, describe: str | None
+) -> record.Neighbourhood:
+    told = describe and f"{describe}: neighbourhood, {name}"
     changes = flip_neighbourhood(model, params, split.x, split.y, describe=told)
     error = to_integer(model, params).errors(split.x, split.y) / len(split)
     layers = []
-    for name, profile in layer_profiles(changes).items():
-        means = unit_profile(changes[name]).mean.sort(descending=True).values
+    for weight, profile in layer_profiles(changes).items():
+        means = unit_profile(changes[weight]).mean.sort(descending=True).values
         layers.append(
             record.LayerFlips(
-                weight=name,
+                weight=weight,
                 bits=profile.bits,
                 raising=profile.raising,
                 lowering=profile.lowering,
@@ -145,7 +147,7 @@ def _neighbourhood(model: nn.Module, params: Params, split: Split, describe: str
                 unit_means=tuple((means / len(split)).tolist()),
             )
         )
-    return record.Neighbourhood(network="a", split="train", samples=len(split), error=error, layers=tuple(layers))
+    return record.Neighbourhood(network="a", split=name, samples=len(split), error=error, layers=tuple(layers))
 
 
 def _robustness(

@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from compare.report.sections import Group, Section, find, pair_name
-from compare.report.tables import STATISTICS, TREATMENTS
+from compare.report.table import STATISTICS, TREATMENTS
 from compare.runs.record import Curve, Network, PathKind, SplitName, Statistics, Treatment
 
 # Okabe and Ito's palette, told apart by people of all kinds of colour vision; dashes help in print.
@@ -21,7 +21,7 @@ DASHES: dict[Treatment, list[int]] = {"as trained": [2, 3], "standard form": [7,
 FEW_PAIRS = 6
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
-_Row = dict[str, Any]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def path_chart(section: Section, path: PathKind, split: SplitName) -> Chart | No
     drawn = [treatment for treatment in TREATMENTS if any(row["treatment"] == treatment for row in rows)]
     layers = alt.layer(*(layer(drawn) for layer in (_band, *singles, _mean_line, _marks)))
     described = f"Error along the {name}, {split} samples"
-    panels = layers.properties(width=_width(section.groups), height=200).facet(
+    panels = layers.properties(width=width(len(section.groups)), height=200).facet(
         column=_column(section.groups),
         row=alt.Row(
             "statistics:N",
@@ -76,13 +76,13 @@ def path_chart(section: Section, path: PathKind, split: SplitName) -> Chart | No
         f"From the first network (t = 0) to the second (t = 1) along the {name}; a bump is a barrier. Bold line: mean "
         "over pairs of networks; shade: lowest to highest pair; thin lines: single pairs, where there are at most "
         f"{FEW_PAIRS}.",
-        _spec(panels, described),
+        finished(panels, described),
     )
 
 
 def error_chart(section: Section) -> Chart | None:
     """Train and test error of each network by epoch, where histories were kept."""
-    rows: list[_Row] = [
+    rows: list[Row] = [
         {"precision": group.label, "network": network.name, "epoch": epoch.epoch, "samples": name, "error": 100 * error}
         for group, network in _networks(section)
         for epoch in network.history
@@ -101,13 +101,13 @@ def error_chart(section: Section) -> Chart | None:
         "Training: error by epoch",
         "One line for each network. Train error is the running mean over the epoch's own batches; test error is "
         "measured after the epoch on all test samples.",
-        _spec(_by_precision(lines, section, rows), "Train and test error by epoch"),
+        finished(by_precision(lines, section, rows), "Train and test error by epoch"),
     )
 
 
 def flip_chart(section: Section) -> Chart | None:
     """Flip ratio of each network by epoch, where weights are binary."""
-    rows: list[_Row] = [
+    rows: list[Row] = [
         {"precision": group.label, "network": network.name, "epoch": epoch.epoch, "flips": 100 * epoch.flip_ratio}
         for group, network in _networks(section)
         for epoch in network.history
@@ -124,13 +124,13 @@ def flip_chart(section: Section) -> Chart | None:
         "Training: flip ratio by epoch",
         "One line for each network: binary weights that change sign in a step, mean over the epoch's steps. It falls "
         "as training settles. The axis is logarithmic, unless some epoch had no flip at all.",
-        _spec(_by_precision(lines, section, rows), "Flip ratio by epoch"),
+        finished(by_precision(lines, section, rows), "Flip ratio by epoch"),
     )
 
 
 def _path_rows(
     group: Group, treatment: Treatment, path: PathKind, statistics: Statistics, split: SplitName
-) -> Iterator[_Row]:
+) -> Iterator[Row]:
     found: list[tuple[str, Curve]] = []
     for record in group.records:
         curve = find(record.curves, treatment=treatment, path=path, statistics=statistics, split=split)
@@ -144,7 +144,7 @@ def _path_rows(
                 yield {**about, "pair": f"{number}: {name}", "t": t, "error": 100 * error}
 
 
-def _mean_rows(curves: Sequence[Curve]) -> Iterator[_Row]:
+def _mean_rows(curves: Sequence[Curve]) -> Iterator[Row]:
     errors: dict[float, list[float]] = {}
     for curve in curves:
         for t, error in zip(curve.ts, curve.errors, strict=True):
@@ -154,7 +154,8 @@ def _mean_rows(curves: Sequence[Curve]) -> Iterator[_Row]:
         yield {"t": t, "mean": mean, "low": min(values), "high": max(values), "pairs": len(values)}
 
 
-def _t() -> alt.X:
+def path_axis() -> alt.X:
+    """The axis of t, the same in all charts of paths."""
     return alt.X(
         "t:Q", title="t, from first to second network", axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2~f")
     )
@@ -181,20 +182,20 @@ def _legend() -> alt.Legend:
 
 def _band(drawn: Sequence[Treatment]) -> alt.Chart:
     shade = alt.Chart().transform_filter("isValid(datum.mean)").mark_area(opacity=0.15)
-    layer: alt.Chart = shade.encode(x=_t(), y=_y("low"), y2="high:Q", color=_hue(drawn))
+    layer: alt.Chart = shade.encode(x=path_axis(), y=_y("low"), y2="high:Q", color=_hue(drawn))
     return layer
 
 
 def _pair_lines(drawn: Sequence[Treatment]) -> alt.Chart:
     lines = alt.Chart().transform_filter("isValid(datum.pair)").mark_line(strokeWidth=0.8, opacity=0.5)
-    layer: alt.Chart = lines.encode(x=_t(), y=_y("error"), detail="pair:N", color=_hue(drawn))
+    layer: alt.Chart = lines.encode(x=path_axis(), y=_y("error"), detail="pair:N", color=_hue(drawn))
     return layer
 
 
 def _mean_line(drawn: Sequence[Treatment]) -> alt.Chart:
     line = alt.Chart().transform_filter("isValid(datum.mean)").mark_line(strokeWidth=2.5)
     layer: alt.Chart = line.encode(
-        x=_t(),
+        x=path_axis(),
         y=_y("mean"),
         color=_hue(drawn),
         strokeDash=_dash(drawn),
@@ -206,7 +207,7 @@ def _marks(drawn: Sequence[Treatment]) -> alt.Chart:
     """Invisible marks on the mean line, large enough for a pointer to find."""
     marks = alt.Chart().transform_filter("isValid(datum.mean)").mark_circle(size=120, opacity=0)
     layer: alt.Chart = marks.encode(
-        x=_t(),
+        x=path_axis(),
         y=_y("mean"),
         color=_hue(drawn),
         tooltip=[
@@ -238,10 +239,11 @@ def _ticks(last: int) -> list[int]:
     return list(range(step, last + 1, step))
 
 
-def _by_precision(chart: alt.Chart, section: Section, rows: Sequence[_Row]) -> alt.FacetChart:
+def by_precision(chart: alt.Chart | alt.LayerChart, section: Section, rows: Sequence[Row]) -> alt.FacetChart:
+    """The same chart for each precision that has rows, side by side."""
     labels = {row["precision"] for row in rows}
     groups = [group for group in section.groups if group.label in labels]
-    panels = chart.properties(width=_width(section.groups), height=200)
+    panels = chart.properties(width=width(len(section.groups)), height=200)
     return panels.facet(column=_column(groups), data=alt.InlineData(values=list(rows)))
 
 
@@ -250,16 +252,17 @@ def _column(groups: Sequence[Group]) -> alt.Column:
     return alt.Column("precision:N", sort=[group.label for group in groups], title=None, header=header)
 
 
-def _width(groups: Sequence[Group]) -> int:
+def width(columns: int) -> int:
     """Panels that fill a page 1100 pixels wide, as far as they stay large enough to read."""
-    return max(260, min(460, 960 // len(groups) - 30))
+    return max(260, min(460, 960 // columns - 30))
 
 
 def _networks(section: Section) -> Iterator[tuple[Group, Network]]:
     return ((group, network) for group in section.groups for network in group.networks)
 
 
-def _spec(chart: alt.FacetChart, description: str) -> dict[str, Any]:
+def finished(chart: alt.FacetChart, description: str) -> dict[str, Any]:
+    """The specification, in the style that all charts share."""
     styled = (
         chart.properties(description=description)
         .configure(font=FONT)

@@ -13,13 +13,14 @@ import vl_convert
 
 from compare.report import charts
 from compare.report.charts import Chart
+from compare.report.landscape import exact_errors, exact_networks, neighbourhoods, robustness
+from compare.report.landscape_charts import exact_charts, neighbourhood_charts, robustness_charts
 from compare.report.sections import Section, pair_name, sections
 from compare.report.style import DRAW, POLICY, STYLE
+from compare.report.table import SPLITS, Table
 from compare.report.tables import (
-    SPLITS,
     SPREAD,
     TERMS,
-    Table,
     barriers,
     controls,
     distances,
@@ -109,6 +110,7 @@ def _section(section: Section, number: int, specs: dict[str, dict[str, Any]]) ->
         _figures(charts.path_charts(section, "linear"), specs),
         _folded("Error along the geodesic", _figures(charts.path_charts(section, "geodesic"), specs)),
         *(_table(barriers(section, split)) for split in SPLITS),
+        *_landscape(section, specs),
         _table(distances(section)),
         _table(matching(section)),
         _table(controls(section)),
@@ -119,6 +121,16 @@ def _section(section: Section, number: int, specs: dict[str, dict[str, Any]]) ->
         ("</section>",),
     )
     return list(itertools.chain.from_iterable(parts))
+
+
+def _landscape(section: Section, specs: dict[str, dict[str, Any]]) -> Iterator[Iterable[str]]:
+    yield _figures(exact_charts(section), specs)
+    yield from (_table(exact_errors(section, split)) for split in SPLITS)
+    yield _table(exact_networks(section))
+    yield _figures(neighbourhood_charts(section), specs)
+    yield _table(neighbourhoods(section))
+    yield _figures(robustness_charts(section), specs)
+    yield _table(robustness(section))
 
 
 def _figures(drawn: Iterable[Chart], specs: dict[str, dict[str, Any]]) -> list[str]:

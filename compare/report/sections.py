@@ -21,6 +21,7 @@ from compare.runs.record import (
 )
 
 _T = TypeVar("_T")
+_Around = TypeVar("_Around", Neighbourhood, Robustness)
 
 
 class ReportError(CompareError, ValueError):
@@ -74,14 +75,24 @@ class Group:
         return tuple(curve for landscape in self.landscapes for curve in landscape.curves)
 
     @property
-    def neighbourhoods(self) -> tuple[Neighbourhood, ...]:
-        """Each neighbourhood once: pairs with the same first network repeat the same one."""
-        return tuple(_distinct(one for landscape in self.landscapes for one in landscape.neighbourhoods))
+    def neighbourhoods(self) -> tuple[tuple[Network, Neighbourhood], ...]:
+        """Each neighbourhood once, with its network: pairs with the same first network repeat the same one."""
+        return self._around(lambda landscape: landscape.neighbourhoods)
 
     @property
-    def robustness(self) -> tuple[Robustness, ...]:
-        """Each robustness curve once, as neighbourhoods."""
-        return tuple(_distinct(one for landscape in self.landscapes for one in landscape.robustness))
+    def robustness(self) -> tuple[tuple[Network, Robustness], ...]:
+        """Each robustness curve once, with its network, as neighbourhoods."""
+        return self._around(lambda landscape: landscape.robustness)
+
+    def _around(self, parts: Callable[[Landscape], Sequence[_Around]]) -> tuple[tuple[Network, _Around], ...]:
+        found = (
+            (record.networks["ab".index(part.network)], part)
+            for record in self.records
+            if record.landscape is not None
+            for part in parts(record.landscape)
+        )
+        # First in one pair, a network may be second in another.
+        return tuple(_distinct(found, lambda one: (_identity(one[0]), one[1].model_copy(update={"network": "a"}))))
 
 
 @dataclass(frozen=True)

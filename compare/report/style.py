@@ -15,10 +15,11 @@ a { color: var(--link); }
 .note, figcaption { color: var(--soft); font-size: .92rem; }
 .wide { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; font-size: .94rem; font-variant-numeric: tabular-nums; margin: .25rem 0 .5rem; }
-th, td { padding: .3rem .8rem; text-align: left; vertical-align: top; }
+th, td { padding: .3rem .6rem; text-align: left; vertical-align: top; }
 td.number, th.number { text-align: right; }
 td.number { white-space: nowrap; }
-thead th { border-bottom: 1.5px solid var(--ink); font-weight: 600; white-space: nowrap; }
+thead th { border-bottom: 1.5px solid var(--ink); font-weight: 600; white-space: nowrap; vertical-align: bottom; }
+thead th.number { white-space: normal; }
 tbody th { font-weight: 400; white-space: nowrap; }
 tbody tr.first > * { border-top: 1px solid var(--line); }
 tbody tr:first-child > * { border-top: 0; }

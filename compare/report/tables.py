@@ -30,7 +30,7 @@ def tables(section: Section) -> tuple[Table, ...]:
         quality(section),
         distances(section),
         *(barriers(section, split) for split in SPLITS),
-        exact_errors(section),
+        *(exact_errors(section, split) for split in SPLITS),
         exact_networks(section),
         neighbourhoods(section),
         robustness(section),

@@ -4,7 +4,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from compare.report.sections import Group, Section, sections
-from compare.report.tables import SPREAD, TERMS, Table, controls, distances, summary, tables
+from compare.report.table import Table
+from compare.report.tables import SPREAD, TERMS, controls, distances, summary, tables
 from compare.runs.record import Record
 
 WIDTH = 110

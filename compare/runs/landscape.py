@@ -86,10 +86,10 @@ class LayerFlips(Part):
 class Neighbourhood(Part):
     """All networks that differ from one in a single bit, counted on ``samples`` samples of ``split``.
 
-    ``network`` is its name in the record; ``error`` its own error there.
+    ``network`` is the first ("a") or the second of the record's two; ``error`` its own error there.
     """
 
-    network: str
+    network: Literal["a", "b"]
     split: SplitName
     samples: int
     error: Fraction
@@ -103,7 +103,7 @@ class Robustness(Part):
     the first is 0, the network itself.
     """
 
-    network: str
+    network: Literal["a", "b"]
     split: SplitName
     samples: int
     draws: int
