@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "symmetry.md").read_text(encoding="utf-8")
+EXACT = (ROOT / "docs" / "exact.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -30,7 +31,21 @@ def test_the_example_of_the_guide_to_symmetries_runs(capsys) -> None:
     assert reached == best
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", GUIDE))))
+def test_the_examples_of_the_guide_to_the_exact_landscape_run(capsys) -> None:
+    programs = re.findall(r"```python\n(.*?)```", EXACT, flags=re.DOTALL)
+    assert len(programs) == 3
+    exec(compile("\n".join(programs), "exact.md", "exec"), {})
+    own, path, critical, robust = capsys.readouterr().out.splitlines()[:4]
+    assert 0 <= int(own) <= 359
+    supremum, at, missed = path.split()
+    assert 0 < int(supremum) <= 359
+    assert 0 <= float(at) <= 1
+    assert 0 <= int(missed) <= int(supremum)
+    assert "linear" in critical
+    assert robust.startswith("[")
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", GUIDE + EXACT))))
 def test_links_of_the_guide_lead_somewhere(target) -> None:
     assert (ROOT / "docs" / target).exists()
 

@@ -206,10 +206,11 @@ def robustness_charts(section: Section) -> list[Chart]:
 
 def _robustness_chart(section: Section, samples: str) -> Chart | None:
     rows = [row for group in section.groups for row in _flipped_rows(group, samples)]
-    weights = list(dict.fromkeys(row["weight"] for row in rows if "mean" in row))
+    weights = list(dict.fromkeys(row["weight"] for row in rows))
     if not weights:
         return None
-    layers = alt.LayerChart(layer=[_own_error(), _error_bars(weights), _flipped_lines(weights)])
+    own = [_own_error()] if any("own" in row for row in rows) else []
+    layers = alt.LayerChart(layer=[*own, _error_bars(weights), _flipped_lines(weights)])
     title = f"Robustness: error against the fraction of flipped bits, {samples} samples"
     note = (
         "Bits drawn at random from one weight, or from all, are flipped. Mean over draws and networks; bars: standard "
@@ -219,9 +220,9 @@ def _robustness_chart(section: Section, samples: str) -> Chart | None:
     return Chart(title, note, finished(by_precision(layers, section, rows), title))
 
 
-def _flipped_rows(group: Group, samples: str) -> Iterator[Row]:
+def _flipped_rows(group: Group, samples: str) -> list[Row]:
     found = [curve for _, curve in group.robustness if measured(curve) == samples]
-    own = spread(error for c in found for fraction, error in zip(c.fractions, c.errors, strict=True) if not fraction)
+    rows: list[Row] = []
     for weight, curves in split_by(found, drawn_from).items():
         for fraction, drawn in split_by(_flipped(curves), lambda one: one[0]).items():
             n = len(drawn)
@@ -229,9 +230,12 @@ def _flipped_rows(group: Group, samples: str) -> Iterator[Row]:
             # Draws of one network are independent of those of another.
             error = 100 * sum(deviation**2 for _, _, deviation in drawn) ** 0.5 / n
             about = {"precision": group.label, "weight": weight, "flipped": 100 * fraction, "networks": n}
-            yield {**about, "mean": mean, "error": error, "low": mean - error, "high": mean + error}
-    if own is not None:
-        yield {"precision": group.label, "own": 100 * own.mean}
+            rows.append({**about, "mean": mean, "error": error, "low": mean - error, "high": mean + error})
+    own = spread(error for c in found for fraction, error in zip(c.fractions, c.errors, strict=True) if not fraction)
+    if rows and own is not None:
+        # Not in a row of its own: filters in all layers would be more than Vega-Lite can merge.
+        rows[0]["own"] = 100 * own.mean
+    return rows
 
 
 def _flipped(curves: Sequence[Robustness]) -> list[tuple[float, float, float]]:
@@ -263,16 +267,14 @@ def _own_error() -> alt.Chart:
 
 
 def _error_bars(weights: Sequence[str]) -> alt.Chart:
-    drawn = alt.Chart().transform_filter("isValid(datum.mean)")
-    layer: alt.Chart = drawn.mark_rule().encode(
-        x=_flip_axis(), y=_error_axis("low"), y2="high:Q", color=_weight_hue(weights)
+    layer: alt.Chart = (
+        alt.Chart().mark_rule().encode(x=_flip_axis(), y=_error_axis("low"), y2="high:Q", color=_weight_hue(weights))
     )
     return layer
 
 
 def _flipped_lines(weights: Sequence[str]) -> alt.Chart:
-    drawn = alt.Chart().transform_filter("isValid(datum.mean)")
-    lines = drawn.mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=28))
+    lines = alt.Chart().mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=28))
     tooltip = [
         alt.Tooltip("weight:N", title="bits of"),
         _tip("flipped:Q", "flipped (%)"),
