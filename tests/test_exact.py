@@ -1,5 +1,6 @@
 """Exact paths against the literal way: make the very network, evaluate it, count."""
 
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import binarynets
+from binarynets.integer.affine import IntegerError
+from binarynets.landscape import exact
 from binarynets.landscape.exact import exact_path, exact_paths
 from binarynets.landscape.result import ExactPath
 from binarynets.layers import latent_weights
@@ -256,3 +259,104 @@ def test_a_path_back_visits_the_same_networks(order) -> None:
     assert back.grid_errors.tolist() == there.grid_errors.flip(0).tolist()
     assert abs(back.integral - there.integral) < 1e-5
     assert_literal(problem, back)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"order": "sideways"}, "one of latent-line, latent-geodesic, random, greedy, or a sequence .*'sideways'"),
+        ({"statistics": "guessed"}, "'interpolated' or 're-estimated', got 'guessed'"),
+        ({"block": 100}, "block: expected a multiple of 64 samples, got 100"),
+        ({"block": 0}, "block: expected a multiple of 64"),
+        ({"threads": 0}, "threads: expected a positive number"),
+        ({"knots": 1}, "knots: expected at least 2, got 1"),
+        ({"steps": 0}, "steps: expected at least 1, got 0"),
+        ({"rounds": 0}, "rounds: expected at least 1"),
+        ({"budget": 0}, "budget: expected at least 1"),
+        ({"networks": 1}, "networks: expected at least 2"),
+        ({"at": [0.5, 1.5]}, r"at: expected numbers between 0 and 1, got \[0.5, 1.5\]"),
+        ({"at": [float("nan")]}, "at: expected numbers between 0 and 1"),
+        ({"statistics": "re-estimated"}, "pass calibration="),
+    ],
+)
+def test_options_are_checked(options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        small().path(**options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": torch.full((90,), 4)}, "y: expected class indices from 0 to 3, got torch.int64 from 4 to 4"),
+        ({"y": torch.full((90,), -1)}, "y: expected class indices"),
+        ({"y": torch.zeros(90)}, "y: expected class indices from 0 to 3, got torch.float32"),
+        ({"y": torch.zeros(89, dtype=torch.int64)}, "y: expected one class for each"),
+        ({"x": torch.zeros(0, 7), "y": torch.zeros(0, dtype=torch.int64)}, "at least one sample"),
+        ({"x": torch.full((90, 7), 0.5)}, "x: expected integers, .* got other numbers"),
+        ({"x": torch.full((90, 7), torch.inf)}, "x: expected integers"),
+        ({"x": torch.full((90, 7), 40000.0)}, "x: expected integers up to 32767 .* got 40000"),
+    ],
+)
+@pytest.mark.parametrize("order", ["latent-line", "greedy"])
+def test_samples_are_checked(change, message, order) -> None:
+    problem = small()
+    graph = trace(problem.model, problem.x[:4], binarynets.FAMILY)
+    x, y = change.get("x", problem.x), change.get("y", problem.y)
+    with pytest.raises(IntegerError, match=message):
+        exact_path(problem.model, problem.a, problem.b, x, y, order, graph=graph, **FEW)
+
+
+def test_inputs_of_another_length_are_refused() -> None:
+    problem = small()
+    graph = trace(problem.model, problem.x[:4], binarynets.FAMILY)
+    with pytest.raises(IntegerError, match="x: expected 7 numbers a sample, got 8"):
+        exact_path(problem.model, problem.a, problem.b, torch.ones(90, 8), problem.y, graph=graph, **FEW)
+
+
+def test_no_splits_are_refused() -> None:
+    with pytest.raises(ValueError, match="splits: expected at least one"):
+        exact_paths(small().model, small().a, small().b, {})
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("statistics", ["interpolated", "re-estimated"])
+def test_arguments_are_not_changed(order, statistics) -> None:
+    problem = small()
+    problem.model.train()
+    state = {name: value.clone() for name, value in problem.model.state_dict().items()}
+    kept = [{name: value.clone() for name, value in end.items()} for end in (problem.a, problem.b)]
+    x, y = problem.x.clone(), problem.y.clone()
+    torch.manual_seed(0)
+    drawn_before = torch.get_rng_state()
+    problem.path(order, statistics=statistics, calibration=problem.x)
+    assert torch.equal(torch.get_rng_state(), drawn_before)
+    assert problem.model.training
+    for before, after in zip([state, *kept], [problem.model.state_dict(), problem.a, problem.b], strict=True):
+        assert list(before) == list(after)
+        assert all(torch.equal(before[name], after[name]) for name in before)
+    assert torch.equal(problem.x, x)
+    assert torch.equal(problem.y, y)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_interruption_ends_all_threads(monkeypatch, threads) -> None:
+    problem, calls, count = Problem([5, 6], 3, 64 * 40, seed=0), [], exact.count
+
+    def interrupted(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return count(*arguments)
+
+    monkeypatch.setattr(exact, "count", interrupted)
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        problem.path(block=64, threads=threads)
+    assert set(threading.enumerate()) == before
+    # Those that run end, and the pool may begin a few more until it is told.
+    assert len(calls) < 40
+
+
+def test_progress_is_shown_when_asked_for(capsys) -> None:
+    small().path("greedy", statistics="re-estimated", calibration=small().x)
+    assert capsys.readouterr().err == ""

@@ -1,5 +1,6 @@
 """The integer form equals the network: logits bit for bit, for every input that the network itself adds exactly."""
 
+import math
 import random
 from collections.abc import Callable
 from itertools import pairwise
@@ -15,9 +16,10 @@ from zoo import small_networks
 from binarynets import BinaryConv1d, BinaryConv2d, BinaryLinear, Sign
 from binarynets.integer import multiply, network
 from binarynets.integer.affine import LIMIT, Affine
+from binarynets.integer.evaluate import bounds
 from binarynets.integer.multiply import Method, fastest, multiplied
 from binarynets.integer.network import IntegerNetwork, to_integer
-from compare.params import Params, call
+from compare.params import Params, call, parameters
 
 
 def check_equal(model: nn.Module, params: Params, x: Tensor) -> IntegerNetwork:
@@ -130,7 +132,9 @@ def test_average_before_a_biased_map() -> None:
     model = nn.Sequential(BinaryConv1d(1, 3, 2), Sign(), nn.AvgPool1d(4), nn.Flatten(), BinaryLinear(6, 5, bias=True))
     for tail in ([], [nn.BatchNorm1d(5)]):
         whole = nn.Sequential(*model, *tail)
-        check_equal(whole, drawn(whole, 1), integers("signs", 30, (1, 9), 0))
+        params = drawn(whole, 1)
+        params["4.bias"] = torch.linspace(-3, 3, 5)
+        check_equal(whole, params, integers("signs", 30, (1, 9), 0))
 
 
 def test_negative_gains_behind_max_pooling() -> None:
@@ -201,6 +205,25 @@ def test_thresholds_are_where_the_function_changes_sign(
     middle = int(threshold.clamp(-(2**23), 2**23))
     sums = torch.arange(middle - 5, middle + 6)[:, None]
     assert torch.equal((sums >= threshold) != negated, affine(sums) >= 0)
+
+
+def test_thresholds_heed_the_rounding_of_a_bias() -> None:
+    """5 - 1e-9 is 5 in float32, which passes, though the real threshold lies above it."""
+    one, bias = torch.ones(1), torch.tensor([-1e-9])
+    for way, expected in ((one, 5), (-one, 6)):
+        affine = Affine(way, -5 * way, bias)
+        assert affine(torch.tensor([[5]])).item() == 0
+        assert affine.thresholds()[0].item() == expected
+
+
+def test_bounds_of_values() -> None:
+    body = nn.Sequential(Sign(), BinaryLinear(4, 4))
+    model = nn.Sequential(BinaryLinear(3, 4), Sign(), Residual(body), nn.BatchNorm1d(4), Sign(), BinaryLinear(4, 2))
+    found = to_integer(model, parameters(model))
+    assert bounds(found.plan, found.bits) == (math.inf, math.inf, 1, 1, 4, 5, 1, 4)
+    model = nn.Sequential(Sign(), nn.AvgPool2d((2, 4)), BinaryConv2d(4, 2, 3, groups=2), nn.Flatten())
+    found = to_integer(model, parameters(model))
+    assert bounds(found.plan, found.bits) == (math.inf, 1, 8, 8 * 18, 8 * 18)
 
 
 def test_predict_takes_the_first_of_equal_classes_and_errors_counts() -> None:

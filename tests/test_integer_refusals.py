@@ -49,6 +49,12 @@ def test_inputs_whose_sums_the_network_would_round_are_refused(method: Method | 
         to_integer(model, parameters(model))(torch.full((1, 1, 6), 2**23), method=method)
 
 
+def test_so_many_inputs_that_the_network_would_round_are_refused() -> None:
+    model = nn.Sequential(BinaryLinear(66_000, 2), Sign(), BinaryLinear(2, 2))
+    with pytest.raises(IntegerError, match=r"'0'.*2\*\*24"):
+        to_integer(model, parameters(model))(torch.full((1, 66_000), 255))
+
+
 @pytest.mark.parametrize("first", [nn.AvgPool1d(16), Residual(nn.Identity()), nn.MaxPool1d(2)])
 def test_values_that_the_network_would_round_are_refused(first: nn.Module) -> None:
     model = nn.Sequential(first, nn.BatchNorm1d(1), Sign(), nn.Flatten(), BinaryLinear(2, 2))

@@ -118,7 +118,7 @@ def exact_path(
 
     Raises:
         IntegerError: If the network has no integer form, ``x`` does not fit it, or a sequence is not that of the bits
-            that differ.
+            that differ; for the greedy order also if a gain is exactly 0 where it looks.
         ParameterError: If ``a`` or ``b`` do not fit the network.
         SymmetryError: If it cannot be traced.
         AntipodalError: As ``compare.geodesic_path``.

@@ -237,12 +237,12 @@ def _has_flipped(at: _At, positive: Tensor, where: Tensor, t: float) -> Tensor:
 def _first_seen(t: Floats, flipped: Callable[[Tensor, float], Tensor], grid: Floats) -> Ints:
     """The first point of the grid at which each bit has flipped: never at 0, always at 1."""
     last = len(grid) - 1
-    by = np.searchsorted(grid, t)
-    nearest = np.where((by > 0) & (t - grid[np.maximum(by - 1, 0)] < _NEAR), by - 1, by)
-    near = np.abs(t - grid[np.minimum(nearest, last)]) < _NEAR
-    for g in np.unique(nearest[near]):
-        if 0 < g < last:
-            where = np.flatnonzero(near & (nearest == g))
+    low = np.clip(np.searchsorted(grid, t - _NEAR), 1, last)
+    high = np.clip(np.searchsorted(grid, t + _NEAR, side="right"), low, last)
+    while len(open_ := np.flatnonzero(low < high)):
+        middle = (low[open_] + high[open_]) // 2
+        for g in np.unique(middle):
+            where = open_[middle == g]
             there = flipped(torch.from_numpy(where), float(grid[g])).numpy()
-            by[where] = np.where(there, g, g + 1)
-    return np.clip(by, 1, last)
+            high[where[there]], low[where[~there]] = g, g + 1
+    return low

@@ -1,0 +1,127 @@
+"""The landscape as part of a record: perceptrons whole, convnets on a grid, others with the reason why not."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import binarynets
+from binarynets.landscape import measure
+from compare.data import Split
+from compare.evaluation import error_curve
+from compare.geometry import linear_path
+from compare.params import Params, parameters
+from compare.symmetry import trace
+
+
+def _shaken(model: nn.Module, seed: int) -> Params:
+    """Random parameters and statistics, gains positive."""
+    generator = torch.Generator().manual_seed(seed)
+    params = parameters(model)
+    for name, tensor in params.items():
+        if name.endswith("running_var"):
+            params[name] = 1 + 20 * torch.rand(tensor.shape, generator=generator)
+        elif tensor.is_floating_point() and not name.endswith(("norm1.weight", "norm2.weight")):
+            params[name] = torch.randn(tensor.shape, generator=generator)
+    return params
+
+
+def _splits(shape: tuple[int, ...], classes: int) -> dict[str, Split]:
+    generator = torch.Generator().manual_seed(9)
+
+    def split(n: int) -> tuple[Tensor, Tensor]:
+        x = 2.0 * torch.randint(0, 256, (n, *shape), generator=generator) - 255
+        return x, torch.randint(0, classes, (n,), generator=generator)
+
+    calibration = split(40)[0]
+    return {"train": Split(*split(90), calibration), "test": Split(*split(50), calibration)}
+
+
+def _measured(model: nn.Module, shape: tuple[int, ...], classes: int):
+    splits = _splits(shape, classes)
+    a, b = _shaken(model, 1), _shaken(model, 2)
+    graph = trace(model, splits["train"].x[:4], binarynets.FAMILY)
+    return measure.landscape(graph, model, a, b, splits, seed=3), (graph, a, b, splits)
+
+
+@pytest.fixture(scope="module")
+def perceptron():
+    return _measured(binarynets.mlp(12, [9, 7], 4).eval(), (12,), 4)
+
+
+def test_a_perceptron_is_counted_whole(perceptron) -> None:
+    (found, notes), _ = perceptron
+    assert notes == ()
+    assert [(c.statistics, c.order, c.split) for c in found.curves] == [
+        (statistics, order, split)
+        for statistics in ("interpolated", "re-estimated")
+        for order in ("latent-line", "random", "greedy")
+        for split in ("train", "test")
+    ]
+    assert all(c.complete and c.networks > c.flips > 0 for c in found.curves)
+    assert len({c.flips for c in found.curves}) == 1
+    assert [n.split for n in found.neighbourhoods] == ["train", "test"]
+    assert [r.weight for r in found.robustness] == [None, "linear1.weight", "linear2.weight", "linear3.weight"]
+
+
+def test_numbers_of_a_curve_are_those_of_the_path(perceptron) -> None:
+    (found, _), (graph, a, b, splits) = perceptron
+    model = binarynets.mlp(12, [9, 7], 4).eval()
+    for curve in found.curves[:2]:
+        split = splits[curve.split]
+        path = binarynets.exact_path(model, a, b, split.x, split.y, graph=graph)
+        assert curve.supremum * len(split) == pytest.approx(path.supremum)
+        assert curve.missed * len(split) == pytest.approx(path.missed())
+        assert curve.integral == pytest.approx(path.integral)
+        assert (curve.ends[0] * len(split), curve.ends[1] * len(split)) == pytest.approx(
+            (int(path.errors[0]), int(path.errors[-1]))
+        )
+
+
+def test_the_envelope_holds_every_network(perceptron) -> None:
+    (_, _), (graph, a, b, splits) = perceptron
+    split = splits["test"]
+    path = binarynets.exact_path(binarynets.mlp(12, [9, 7], 4).eval(), a, b, split.x, split.y, graph=graph)
+    ts, lowest, highest = measure._envelope(path)
+    events = list(zip(path.event_t.tolist(), path.event_errors.tolist(), strict=True))
+    for k, (start, end) in enumerate(itertools.pairwise(ts)):
+        entering = [error for t, error in events if t <= start][-1:]
+        inside = [error for t, error in events if start < t <= end]
+        last = k == len(ts) - 2
+        own = entering + [error for t, error in events if start < t < end] if not last else entering + inside
+        assert lowest[k] * len(split) <= min(own) + 1e-9
+        assert highest[k] * len(split) >= max(own) - 1e-9
+    assert max(highest) * len(split) == pytest.approx(path.supremum)
+
+
+def test_a_convnet_is_counted_on_a_grid_that_says_so() -> None:
+    model = binarynets.vgg((2, 8, 8), [[4], [6]], [8], 3).eval()
+    (found, notes), (graph, a, b, splits) = _measured(model, (2, 8, 8), 3)
+    assert notes == ("exact landscape: no perceptron, so 25 networks of a path and no neighbourhood",)
+    assert [c.complete for c in found.curves] == [False] * 4
+    assert not found.neighbourhoods
+    ts = [i / 24 for i in range(25)]
+    for curve in found.curves:
+        expected = error_curve(
+            model, linear_path(graph, a, b), splits[curve.split], ts, statistics=curve.statistics
+        ).errors
+        assert curve.supremum == max(expected)
+        assert curve.missed == 0
+        assert curve.networks == 25
+        assert curve.ends == (expected[0], expected[-1])
+
+
+def test_a_network_without_integer_form_has_no_landscape_and_says_why() -> None:
+    model = binarynets.resnet((2, 8, 8), [4], [1], 3).eval()
+    (found, notes), _ = _measured(model, (2, 8, 8), 3)
+    assert found is None
+    (note,) = notes
+    assert note.startswith("no exact landscape: 'residual1_1.add'")
+
+
+def test_orders_other_than_latent_ones_are_for_perceptrons() -> None:
+    model = binarynets.vgg((2, 8, 8), [[4]], [], 3).eval()
+    params, split = parameters(model), _splits((2, 8, 8), 3)["test"]
+    with pytest.raises(ValueError, match="no perceptron"):
+        binarynets.exact_path(model, params, params, split.x, split.y, "random")
