@@ -50,6 +50,7 @@ def integers(kind: str, samples: int, shape: tuple[int, ...], seed: int) -> Tens
     low, high, gain, shift = {
         "signs": (0, 2, 2, -1),
         "pixels": (0, 256, 2, -255),
+        "levels": (0, 256, 1, 0),
         "bytes": (-128, 128, 1, 0),
         "wide": (-3000, 3001, 1, 0),
     }[kind]

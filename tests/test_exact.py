@@ -211,7 +211,7 @@ def test_several_splits_in_one_pass_are_those_alone(order) -> None:
     assert torch.equal(both["train"].event_errors, problem.path(order).event_errors)
     sequence = both["train"].flips
     alone = exact_path(problem.model, problem.a, problem.b, rest.x, rest.y, sequence, **FEW)
-    if order != "latent-geodesic":  # which has times of its own
+    if order != "latent-geodesic":  # Its times are not those of the line.
         assert torch.equal(both["test"].event_errors, alone.event_errors)
     if order in LATENT:
         assert both["test"].grid_errors.tolist() == problem.curve(order, both["test"].grid_t.tolist(), samples=rest)
@@ -273,6 +273,7 @@ def test_a_path_back_visits_the_same_networks(order) -> None:
         ({"steps": 0}, "steps: expected at least 1, got 0"),
         ({"rounds": 0}, "rounds: expected at least 1"),
         ({"budget": 0}, "budget: expected at least 1"),
+        ({"candidates": 0.5}, "candidates: expected at least 1"),
         ({"networks": 1}, "networks: expected at least 2"),
         ({"at": [0.5, 1.5]}, r"at: expected numbers between 0 and 1, got \[0.5, 1.5\]"),
         ({"at": [float("nan")]}, "at: expected numbers between 0 and 1"),
@@ -291,7 +292,6 @@ def test_options_are_checked(options, message) -> None:
         ({"y": torch.full((90,), -1)}, "y: expected class indices"),
         ({"y": torch.zeros(90)}, "y: expected class indices from 0 to 3, got torch.float32"),
         ({"y": torch.zeros(89, dtype=torch.int64)}, "y: expected one class for each"),
-        ({"x": torch.zeros(0, 7), "y": torch.zeros(0, dtype=torch.int64)}, "at least one sample"),
         ({"x": torch.full((90, 7), 0.5)}, "x: expected integers, .* got other numbers"),
         ({"x": torch.full((90, 7), torch.inf)}, "x: expected integers"),
         ({"x": torch.full((90, 7), 40000.0)}, "x: expected integers up to 32767 .* got 40000"),
@@ -311,6 +311,13 @@ def test_inputs_of_another_length_are_refused() -> None:
     graph = trace(problem.model, problem.x[:4], binarynets.FAMILY)
     with pytest.raises(IntegerError, match="x: expected 7 numbers a sample, got 8"):
         exact_path(problem.model, problem.a, problem.b, torch.ones(90, 8), problem.y, graph=graph, **FEW)
+
+
+def test_no_samples_are_refused() -> None:
+    problem = small()
+    graph = trace(problem.model, problem.x[:4], binarynets.FAMILY)
+    with pytest.raises(IntegerError, match="at least one sample"):
+        exact_path(problem.model, problem.a, problem.b, problem.x[:0], problem.y[:0], graph=graph, **FEW)
 
 
 def test_no_splits_are_refused() -> None:
@@ -357,6 +364,6 @@ def test_an_interruption_ends_all_threads(monkeypatch, threads) -> None:
     assert len(calls) < 40
 
 
-def test_progress_is_shown_when_asked_for(capsys) -> None:
+def test_nothing_is_printed_unless_asked_for(capsys) -> None:
     small().path("greedy", statistics="re-estimated", calibration=small().x)
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr() == ("", "")

@@ -64,8 +64,12 @@ def between(knots: list[Params], t: float, bits: Params, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("seed", range(4))
 def test_thresholds_run_straight_between_knots(order, seed) -> None:
     problem = Problem([6, 8, 7, 6][: seed + 2], 4, 83, seed=seed)
-    for end in (problem.a, problem.b):  # Nothing meets a threshold: float64 here may decide ties in another way.
-        end.update({name: bias + 0.37 for name, bias in end.items() if name.endswith(".bias")})
+    for end in (
+        problem.a,
+        problem.b,
+    ):  # No ties, of sums with thresholds or of classes: float64 decides them otherwise.
+        for name in (name for name in end if name.endswith(".bias")):
+            end[name] = end[name] + 0.37 + torch.arange(len(end[name])) / 70
     found = problem.path(order, statistics="re-estimated", calibration=problem.x, knots=4, steps=30)
     knots = settled(problem, found, order, 4)
     for (g, bits), errors in zip(networks(found, problem.a), found.event_errors.tolist(), strict=True):
@@ -214,7 +218,6 @@ def test_a_sequence_must_name_each_bit_once() -> None:
         problem.path(flips[np.arange(len(flips) - 1)])
 
 
-@pytest.mark.xfail(strict=True, reason="only the nearest point of the grid is asked whether a bit has flipped there")
 @pytest.mark.parametrize("order", LATENT)
 @pytest.mark.parametrize("seed", range(3))
 def test_points_of_the_grid_upon_flips(order, seed) -> None:

@@ -16,7 +16,7 @@ from zoo import small_networks
 from binarynets import BinaryConv1d, BinaryConv2d, BinaryLinear, Sign
 from binarynets.integer import multiply, network
 from binarynets.integer.affine import LIMIT, Affine
-from binarynets.integer.evaluate import bounds
+from binarynets.integer.evaluate import bounds, decided
 from binarynets.integer.multiply import Method, fastest, multiplied
 from binarynets.integer.network import IntegerNetwork, to_integer
 from compare.params import Params, call, parameters
@@ -40,7 +40,7 @@ def as_double(params: Params) -> Params:
 @settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=2, max_size=6),
-    kind=st.sampled_from(["signs", "pixels", "bytes", "wide"]),
+    kind=st.sampled_from(["signs", "pixels", "levels", "bytes", "wide"]),
     samples=st.sampled_from([1, 2, 17]),
     normalised=st.booleans(),
     biased=st.booleans(),
@@ -216,6 +216,17 @@ def test_thresholds_heed_the_rounding_of_a_bias() -> None:
         assert affine.thresholds()[0].item() == expected
 
 
+@pytest.mark.parametrize("bound", [2**22 - 1, math.inf])
+def test_decisions_up_to_the_largest_sums(bound: float) -> None:
+    largest = int(min(bound, 2**24 - 1))
+    sums = torch.tensor([0, 1, 5, largest - 1, largest])
+    x = torch.cat([-sums, sums]).sort().values
+    threshold = torch.cat([x, torch.tensor([-LIMIT, LIMIT])]).to(torch.int32).repeat(2)
+    negated = torch.arange(len(threshold)) >= len(threshold) // 2
+    expected = ((x[:, None] >= threshold) != negated) * 2.0 - 1
+    assert torch.equal(decided(x.float()[:, None].expand(-1, len(threshold)), threshold, negated, bound), expected)
+
+
 def test_bounds_of_values() -> None:
     body = nn.Sequential(Sign(), BinaryLinear(4, 4))
     model = nn.Sequential(BinaryLinear(3, 4), Sign(), Residual(body), nn.BatchNorm1d(4), Sign(), BinaryLinear(4, 2))
@@ -267,7 +278,7 @@ def test_nothing_given_is_changed_and_training_mode_does_not_count() -> None:
 def test_products(size: int, method: Method) -> None:
     generator = torch.Generator().manual_seed(size)
     bits = torch.randint(0, 2, (7, size), generator=generator, dtype=torch.bool)
-    for kind in ("signs", "pixels", "bytes", "wide"):
+    for kind in ("signs", "pixels", "levels", "bytes", "wide"):
         x = integers(kind, 6, (size,), size)
         expected = (x @ (bits.long() * 2 - 1).T).to(torch.float32)
         assert torch.equal(multiplied(x.float(), bits, method), expected)

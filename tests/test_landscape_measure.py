@@ -68,9 +68,23 @@ def test_a_perceptron_is_counted_whole(perceptron) -> None:
 def test_numbers_of_a_curve_are_those_of_the_path(perceptron) -> None:
     (found, _), (graph, a, b, splits) = perceptron
     model = binarynets.mlp(12, [9, 7], 4).eval()
-    for curve in found.curves[:2]:
+    for curve in (found.curves[0], found.curves[1], found.curves[6]):
         split = splits[curve.split]
-        path = binarynets.exact_path(model, a, b, split.x, split.y, graph=graph)
+        path = binarynets.exact_path(
+            model,
+            a,
+            b,
+            split.x,
+            split.y,
+            statistics=curve.statistics,
+            calibration=split.calibration,
+            knots=measure.KNOTS,
+            graph=graph,
+        )
+        usual = error_curve(
+            model, linear_path(graph, a, b), split, [i / 24 for i in range(25)], statistics=curve.statistics
+        )
+        assert curve.grid_supremum == pytest.approx(max(usual.errors))
         assert curve.supremum * len(split) == pytest.approx(path.supremum)
         assert curve.missed * len(split) == pytest.approx(path.missed())
         assert curve.integral == pytest.approx(path.integral)

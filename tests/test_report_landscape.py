@@ -243,6 +243,15 @@ def test_an_exact_chart_draws_the_first_pair_its_supremum_the_usual_points_and_o
     assert not any("grid" in one for one in rows if one["order"] in ("random", "greedy"))
 
 
+def test_notes_of_exact_charts_say_what_is_drawn():
+    every, again = (chart.note for chart in landscape_charts.exact_charts(sections([made_up(landscapes=True)])[0]))
+    assert "of every network between seed 0 and seed 1; columns: orders" in every
+    assert "beside" not in every
+    assert "statistics re-estimated at other t" in again
+    grid, _ = landscape_charts.exact_charts(sections([made_up(landscape=landscape(complete=False))])[0])
+    assert "of only a grid of networks between seed 0 and seed 1. Band" in grid.note
+
+
 def test_other_pairs_are_drawn_while_they_are_few():
     many = records(("binary",), seeds=tuple(range(5)), landscapes=True)
     few, crowd = (sections(part)[0] for part in (many[:6], many))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +83,9 @@ def convolved(x: Tensor, bits: Tensor, step: Convolution) -> Tensor:
         x = F.pad(x, [number for pair in reversed(step.padding) for number in pair])
         before = (0,) * len(before)
     apply = F.conv1d if weight.ndim == 3 else F.conv2d
-    return apply(x, weight, None, step.stride, before, step.dilation, step.groups)
+    # cuDNN may choose algorithms that are not exact on integers (Winograd); what torch has without it is exact.
+    with torch.backends.cudnn.flags(enabled=False) if x.is_cuda else nullcontext():
+        return apply(x, weight, None, step.stride, before, step.dilation, step.groups)
 
 
 def pooled(x: Tensor, step: Pool) -> Tensor:

@@ -43,16 +43,17 @@ class IntegerNetwork:
         """The network's outputs, equal to the model's bit for bit.
 
         Args:
-            x: Integers ``[batch, ...]`` of any type, such as 2 p - 255 for pixels p.
+            x: Integers ``[batch, ...]`` of any type, such as 2 p - 255 for pixels p. On a GPU (no test covers it) sums
+                are taken there, and outputs made of them on the CPU, so that they round as there.
             method: How integers are multiplied; None for the fastest that was measured on this machine.
 
         Returns:
-            ``[batch, classes]`` in the model's type.
+            ``[batch, classes]`` in the model's type, where ``x`` is.
 
         Raises:
             IntegerError: If ``x`` holds other numbers than integers, or such large ones that the model itself rounds.
         """
-        return self.output(self.sums(x, method=method))
+        return self.output(self.sums(x, method=method).cpu()).to(x.device)
 
     def predict(self, x: Tensor, *, method: Method | None = None) -> Tensor:
         """Classes ``[batch]``, the first of equal ones."""
@@ -128,12 +129,12 @@ class IntegerNetwork:
             case Flatten(start=start, end=end):
                 return x.flatten(start, end)
             case Linear(name=name, weight=weight):
-                bits = self.bits[weight]
+                bits = self.bits[weight].to(x.device)
                 if x.ndim != 2 or x.shape[1] != bits.shape[1]:
                     raise IntegerError(f"'{name}': expected [batch, {bits.shape[1]}], got {list(x.shape)}")
                 return multiplied(x, bits, method, bound=bound)
             case Convolution(weight=weight):
-                return convolved(x, self.bits[weight], step)
+                return convolved(x, self.bits[weight].to(x.device), step)
             case Pool():
                 return pooled(x, step)
             case Add(name=name, other=other):
@@ -141,7 +142,8 @@ class IntegerNetwork:
                 check_exact(total, self._bounds[index + 1], 1, name)
                 return total
             case Decide():
-                return decided(x, self.thresholds[index], self.negated[index], bound)
+                limit, below = self.thresholds[index].to(x.device), self.negated[index].to(x.device)
+                return decided(x, limit, below, bound)
         raise AssertionError(step)
 
 

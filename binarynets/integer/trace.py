@@ -19,6 +19,8 @@ def plan(model: nn.Module) -> Plan:
     normalisation (as in evaluation mode), max pooling before or after it, average pooling over a power of two of
     numbers, ``Flatten``, sums of streams that no normalisation or bias has made real, then ``Sign``.
 
+    ``x += y`` is taken as ``x = x + y``: other names of what it overwrites must not be read behind it.
+
     Args:
         model: Any module with one input and one output, the logits; its mode does not count. It is not changed.
 

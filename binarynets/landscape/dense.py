@@ -276,6 +276,8 @@ def check_inputs(x: Tensor, fan_in: int) -> Tensor:
     Raises:
         IntegerError: If they are not integers, beyond int16, or so many that float32 could not add them exactly.
     """
+    if len(x) == 0:
+        raise IntegerError("x: expected at least one sample, got none")
     flat = x.reshape(len(x), -1).to(torch.float32)
     if flat.shape[1] != fan_in:
         raise IntegerError(f"x: expected {fan_in} numbers a sample, got {flat.shape[1]}")

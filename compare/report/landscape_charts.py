@@ -70,11 +70,11 @@ def _exact_chart(group: Group, treatment: Treatment, statistics: Statistics) -> 
 
 def _exact_note(pair: str, curves: Sequence[ExactCurve]) -> str:
     counted = "every network" if all(curve.complete for curve in curves) else "only a grid of networks"
+    orders = "; columns: orders of the same flips" if len({curve.order for curve in curves}) > 1 else ""
     return (
-        f"Error (% of samples) of {counted} between {pair}, in three orders of the same flips. Band: lowest to highest "
-        "error between one t and the next; diamond: the supremum, the highest of all; black points: the usual curve "
-        f"of 25 points, where it lies on this path. Thin lines: highest errors of other pairs, where there are at most "
-        f"{FEW_PAIRS} in all."
+        f"Error (% of samples) of {counted} between {pair}{orders}. Band: lowest to highest error between one t and "
+        "the next; diamond: the supremum, highest of all; black points: the usual curve of 25 points, where it lies on "
+        f"this path. Thin lines: highest errors of other pairs, where there are at most {FEW_PAIRS} in all."
     )
 
 
