@@ -180,8 +180,9 @@ def _paths(record: dict[str, Any]) -> Iterator[str]:
         f"{first['networks']:,} on the first, are counted on {first['samples']:,} samples a split. *Highest*: the "
         "largest error of any network on the path; *grid*: the largest at 25 equally spaced points; *missed*: the "
         "difference; *mean*: the integral of the error over t. All orders flip the same bits at the same times. The "
-        f"greedy order looks {greedy['looks']} times at the effect of all flips on {greedy['samples']} training samples; "
-        f"after each look it draws {greedy['candidates']} candidates for each flip that is due, and takes the best."
+        f"greedy order looks {greedy['looks']} times at the effect of all flips on {greedy['samples']} training "
+        f"samples; after each look it draws {greedy['candidates']} candidates for each flip that is due, and takes the "
+        "best."
     )
     yield ""
     names = "ends (%)", "highest (%)", "at t", "grid (%)", "missed (points)", "missed (samples)", "mean (%)"
