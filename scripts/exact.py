@@ -236,9 +236,9 @@ def _fineness(record: dict[str, Any]) -> Iterator[str]:
 
 
 def _around(record: dict[str, Any]) -> Iterator[str]:
+    yield "## Every flip of every bit"
+    yield ""
     for found in record["landscape"]["neighbourhoods"]:
-        yield "## Every flip of every bit"
-        yield ""
         yield (
             f"The first network ({100 * found['error']:.2f} % of {found['samples']:,} {found['split']} samples wrong) "
             f"and all {record['bits']:,} networks that differ from it in one bit, each counted."
@@ -252,9 +252,9 @@ def _around(record: dict[str, Any]) -> Iterator[str]:
             mean, worst = (found["samples"] * layer[key] for key in ("mean", "worst"))
             yield (f"| {layer['weight']} | {layer['bits']:,} | {' | '.join(shares)} | {mean:+.5f} | {worst:+.0f} |")
         yield ""
-        bits = "; ".join(f"{name} at {place}: {change} samples" for name, place, change in record["critical"])
-        yield f"The most critical bits on the test samples: {bits}."
-        yield ""
+    bits = "; ".join(f"{name} at {place}: {change} samples" for name, place, change in record["critical"])
+    yield f"The most critical bits on the test samples: {bits}."
+    yield ""
     curves = record["landscape"]["robustness"]
     yield (
         f"Error (%) on {curves[0]['samples']:,} {curves[0]['split']} samples when a fraction of bits is flipped at "

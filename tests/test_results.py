@@ -36,6 +36,22 @@ def test_the_matching_document_comes_from_its_record() -> None:
     assert (folder / "matching.md").read_text(encoding="utf-8") == _script("benchmark_matching").document(record)
 
 
+def test_the_document_of_the_exact_landscape_comes_from_its_record() -> None:
+    folder = ROOT / "docs" / "results"
+    record = json.loads((folder / "exact.json").read_text(encoding="utf-8"))
+    assert (folder / "exact.md").read_text(encoding="utf-8") == _script("exact").document(record)
+
+
+def test_the_figures_asked_of_the_exact_landscape_are_reached_in_the_record() -> None:
+    """At most 60 dense evaluations for every network of a path, and for every flip of every bit."""
+    record = json.loads((ROOT / "docs" / "results" / "exact.json").read_text(encoding="utf-8"))
+    costs = record["costs"]
+    assert costs["flips"] > 200_000
+    assert record["bits"] == 668_672
+    assert costs["path"]["most"] <= 60
+    assert costs["neighbourhood"]["most"] <= 60
+
+
 def test_the_figures_asked_of_matching_are_reached_in_the_record() -> None:
     """On the trained pair 188.4 within 5 s and 185.4 within 0.3 s (to the length of one step), by every seed."""
     record = json.loads((ROOT / "docs" / "results" / "matching.json").read_text(encoding="utf-8"))
