@@ -7,7 +7,9 @@ from test_exact import LATENT, ORDERS, Problem, networks, small
 from torch import Tensor
 
 from binarynets.integer.affine import Affine, IntegerError
+from binarynets.integer.trace import plan
 from binarynets.landscape.dense import Dense, Thresholds, _Block, _Start, count, ranks
+from binarynets.landscape.perceptron import between_knots, perceptron
 from binarynets.landscape.result import ExactPath
 from compare.evaluation.statistics import calibrator, re_estimated
 from compare.geometry import sphere
@@ -329,3 +331,35 @@ def test_sums_that_outgrow_eight_bits() -> None:
     assert _Block(network.dense, start, np.int16).follow(rows).tolist() == expected
     assert count(network.dense, network.x, network.y, rows).tolist() == expected
     assert _Block(network.dense, start, np.int8).follow(rows[:5]).tolist() == expected[:6]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ranks_are_ordered_as_the_outputs_are(dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    gain, offset = (torch.randn(5, generator=generator).to(dtype) for _ in range(2))
+    gain[1:3], offset[1:3] = torch.tensor([-1.0, 1.0]), 0.0  # equal at the sum 0
+    (found,) = ranks([Affine(gain, offset)], 12)
+    assert found.dtype == np.int32
+    sums = torch.arange(12, -13, -2)
+    values = Affine(gain, offset)(sums[:, None].expand(-1, 5)).T.reshape(-1)
+    flat = torch.from_numpy(found).reshape(-1)
+    assert torch.equal(flat[:, None] < flat, values[:, None] < values)
+    assert torch.equal(flat[:, None] == flat, values[:, None] == values)
+
+
+@pytest.mark.parametrize("gain", [-2.0, 2.0])
+def test_a_sum_that_meets_a_threshold_between_knots_is_on(gain) -> None:
+    """Thresholds 2 and 4 at the knots, so 3 half-way; a sum of 3 makes 0, whose sign is +1."""
+    problem = small()
+    knots = [dict(problem.a), dict(problem.b)]
+    for params, mean in zip(knots, (2.0, 4.0), strict=True):
+        units = torch.ones(9)
+        params["norm1.running_mean"], params["norm1.bias"] = mean * units, 0 * units
+        params["norm1.weight"], params["norm1.running_var"] = gain * units, 4 * units
+    network = perceptron(plan(problem.model))
+    scales = between_knots(network, np.array([0.0, 1.0]), knots, np.array([0.0, 0.5, 1.0]))
+    own = scales.thresholds[0]
+    for step, threshold in enumerate((2, 3, 4)):
+        sums = np.arange(-9, 10)[:, None]
+        on = (sums >= own.limit[step]) != own.negated[step]
+        assert (on == ((sums - threshold) * gain >= 0)).all()

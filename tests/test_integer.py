@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from integer_nets import METHODS, Residual, drawn, integers
 from torch import Tensor, nn
@@ -59,6 +59,46 @@ def test_perceptrons(
     check_equal(model, as_double(params) if double else params, x)
 
 
+def met_thresholds(model: nn.Sequential, params: Params, x: Tensor, *, exact: bool) -> tuple[Params, int]:
+    """Means that the first sample's own sums attain; and the number of exact zeros before signs.
+
+    The sign of what rounding leaves of such a sum decides; with ``exact`` factors, powers of two, nothing is left.
+    """
+    params, zeros = dict(params), 0
+    for index, module in enumerate(model):
+        own = {name: tensor for name, tensor in params.items() if int(name.partition(".")[0]) < index}
+        before = call(model[:index], own, x)
+        if isinstance(module, nn.BatchNorm1d):
+            params[f"{index}.running_mean"] = before[0].clone()
+            params[f"{index}.bias"] = torch.zeros_like(before[0])
+            if exact:
+                params[f"{index}.running_var"] = torch.full_like(before[0], 16.0)
+                params[f"{index}.weight"] = params[f"{index}.weight"].sign()
+        elif isinstance(module, Sign):
+            zeros += int((before[0] == 0).sum())
+    return params, zeros
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    widths=st.lists(st.integers(3, 40), min_size=2, max_size=5),
+    kind=st.sampled_from(["signs", "pixels"]),
+    exact=st.booleans(),
+    double=st.booleans(),
+    seed=st.integers(0, 2**20),
+)
+def test_every_unit_meets_its_threshold(widths: list[int], kind: str, exact: bool, double: bool, seed: int) -> None:
+    modules: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        modules += [BinaryLinear(before, after), nn.BatchNorm1d(after, eps=0.0), Sign()]
+    model = nn.Sequential(*modules, BinaryLinear(widths[-1], 3)).eval()
+    x = integers(kind, 50, (widths[0],), seed)
+    params = as_double(drawn(model, seed)) if double else drawn(model, seed)
+    params, zeros = met_thresholds(model, params, x.to(params["0.weight"].dtype), exact=exact)
+    assert zeros == sum(widths[1:]) or not exact
+    check_equal(model, params, x)
+
+
 KITS: dict[int, tuple[Callable[..., nn.Module], ...]] = {
     1: (BinaryConv1d, nn.MaxPool1d, nn.AvgPool1d, nn.BatchNorm1d),
     2: (BinaryConv2d, nn.MaxPool2d, nn.AvgPool2d, nn.BatchNorm2d),
@@ -68,7 +108,7 @@ KITS: dict[int, tuple[Callable[..., nn.Module], ...]] = {
 def random_stage(choose: random.Random, kit: tuple[Callable[..., nn.Module], ...], before: int) -> nn.Sequential:
     """A convolution up to its signs, and what may be done to these."""
     convolution, largest, mean, norm = kit
-    groups, biased, padding = choose.choice([1, before]), choose.random() < 0.3, choose.choice([0, 1, "same"])
+    groups, biased, padding = choose.choice([1, before]), choose.random() < 0.3, choose.choice(["valid", 1, "same"])
     after, stride = groups * choose.randint(1, 3), 1 if padding == "same" else choose.randint(1, 2)
     options = {"stride": stride, "padding": padding, "dilation": choose.randint(1, 2), "groups": groups}
     ragged = {
@@ -115,10 +155,10 @@ def random_convnet(seed: int) -> tuple[nn.Module, tuple[int, ...]] | None:
 @given(seed=st.integers(0, 2**20), kind=st.sampled_from(["signs", "pixels", "wide"]), double=st.booleans())
 def test_convnets_with_pooling_and_streams(seed: int, kind: str, double: bool) -> None:
     built = random_convnet(seed)
-    if built is not None:
-        model, shape = built
-        params = drawn(model, seed)
-        check_equal(model, as_double(params) if double else params, integers(kind, 3, shape, seed))
+    assume(built is not None)
+    model, shape = built  # type: ignore[misc]
+    params = drawn(model, seed)
+    check_equal(model, as_double(params) if double else params, integers(kind, 3, shape, seed))
 
 
 @pytest.mark.parametrize("name", ["mlp", "deep mlp", "vgg", "vgg without dense"])
@@ -126,6 +166,57 @@ def test_convnets_with_pooling_and_streams(seed: int, kind: str, double: bool) -
 def test_own_networks(name: str, seed: int) -> None:
     model = small_networks("binary")[name]
     check_equal(model, drawn(model, seed), integers("pixels", 40, (1, 8, 8), seed))
+
+
+class Flattened(nn.Module):
+    """A convolution, what changes no sign, a way to flatten, and a linear map."""
+
+    def __init__(self, flatten: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Identity(), BinaryConv2d(1, 3, 2), nn.BatchNorm2d(3), nn.Dropout2d(0.9))
+        self.squash, self.sign, self.linear = nn.Hardtanh(), Sign(), BinaryLinear(48, 4)
+        self.flatten = flatten
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.sign(self.squash(self.flatten(self.body(x)))))
+
+
+@pytest.mark.parametrize(
+    "flatten",
+    [
+        nn.Flatten(),
+        lambda x: torch.flatten(x, 1),
+        lambda x: x.flatten(start_dim=1),
+        lambda x: x.flatten(2).flatten(1),
+        lambda x: x.reshape(x.shape[0], -1),
+        lambda x: x.view(x.size(0), 48),
+    ],
+)
+def test_ways_to_flatten_and_what_changes_no_sign(flatten: Callable[[Tensor], Tensor]) -> None:
+    model = Flattened(flatten)
+    check_equal(model, drawn(model, 1), integers("signs", 40, (1, 5, 5), 0))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_layouts_in_memory(seed: int) -> None:
+    """Torch's batch normalisation has another loop for channels that lie last."""
+    model = nn.Sequential(
+        *(BinaryConv2d(2, 8, 2), nn.BatchNorm2d(8), Sign(), BinaryConv2d(8, 8, 2), nn.BatchNorm2d(8), Sign()),
+        *(nn.Flatten(), BinaryLinear(72, 3), nn.BatchNorm1d(3)),
+    )
+    params, x = drawn(model, seed), integers("signs", 30, (2, 5, 5), seed).float()
+    last = {name: t.to(memory_format=torch.channels_last) if t.ndim == 4 else t for name, t in params.items()}
+    for given_x in (x.to(memory_format=torch.channels_last), x.transpose(2, 3), x.repeat_interleave(2, 0)[::2]):
+        for given_params in (params, last):
+            check_equal(model, given_params, given_x)
+
+
+def test_gradients_are_not_recorded() -> None:
+    model = small_networks("binary")["mlp"]
+    params = {name: t.requires_grad_() if t.is_floating_point() else t for name, t in drawn(model, 0).items()}
+    found = to_integer(model, params)
+    assert not found(integers("pixels", 3, (1, 8, 8), 0).float().requires_grad_()).requires_grad
+    assert not found.output.gain.requires_grad
 
 
 def test_average_before_a_biased_map() -> None:

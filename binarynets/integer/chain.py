@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from binarynets.integer.multiply import bytes_product
-from binarynets.integer.plan import Decide, Flatten, Linear, Output, Plan
+from binarynets.integer.plan import Plan
 
 UNITS = 64
 """Units of one block, bits of a word."""
@@ -105,15 +105,11 @@ def chain(
     plan: Plan, bits: Mapping[str, Tensor], thresholds: Mapping[int, Tensor], negated: Mapping[int, Tensor]
 ) -> Chain | None:
     """The layers of a network if it is a perceptron with at least one hidden layer, else None."""
-    steps = [(index, step) for index, step in enumerate(plan.steps) if not isinstance(step, Flatten)]
-    kinds = [type(step) for _, step in steps]
-    hidden = len(steps) // 2 - 1
-    flattened_late = any(isinstance(step, Flatten) for step in plan.steps[1:])
-    straight = all(step.source == index for index, step in enumerate(plan.steps))
-    if hidden < 1 or flattened_late or not straight or kinds != [Linear, Decide] * hidden + [Linear, Output]:
+    layers = plan.layers
+    if layers is None or len(layers) < 2:
         return None
-    weights = [bits[step.weight] for _, step in steps if isinstance(step, Linear)]
-    decisions = [index for index, step in steps if isinstance(step, Decide)]
+    weights = [bits[layer.linear.weight] for layer in layers]
+    decisions = [layer.index for layer in layers[:-1]]
     first = _padded(thresholds[decisions[0]], weights[0], np.int32)
     limits = [_mismatches(thresholds[at], w) for at, w in zip(decisions[1:], weights[1:], strict=False)]
     below = [_packed(negated[at].expand(len(w)).numpy()) for at, w in zip(decisions, weights, strict=False)]

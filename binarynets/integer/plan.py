@@ -112,3 +112,39 @@ class Plan:
     """
 
     steps: tuple[Step, ...]
+
+    @property
+    def layers(self) -> tuple["Layer", ...] | None:
+        """The layers of a perceptron: linear maps, each decided on before the next; None for any other network.
+
+        The input may be flattened first. A weight that two layers share makes it no perceptron here: one bit is then in
+        two places.
+        """
+        steps = list(enumerate(self.steps))
+        in_a_row = all(step.source == index for index, step in steps)
+        if isinstance(self.steps[0], Flatten):
+            steps = steps[1:]
+        maps, decisions = steps[::2], steps[1::2]
+        found = tuple(
+            Layer(linear, decision, index)
+            for (_, linear), (index, decision) in zip(maps, decisions, strict=False)
+            if isinstance(linear, Linear) and isinstance(decision, Decide | Output)
+        )
+        weights = {layer.linear.weight for layer in found}
+        whole = 2 * len(found) == len(steps) and len(weights) == len(found)
+        return found if in_a_row and whole and found else None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a perceptron.
+
+    Attributes:
+        linear: Its map.
+        decision: What is made of the sums.
+        index: Of the decision in the plan's steps.
+    """
+
+    linear: Linear
+    decision: Decide | Output
+    index: int

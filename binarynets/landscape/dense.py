@@ -1,6 +1,5 @@
 """A binary multilayer perceptron as the arrays that the kernels work on."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,8 +21,8 @@ _Width: TypeAlias = type[np.int8] | type[np.int16] | type[np.int32]
 
 _WIDTHS: tuple[_Width, ...] = np.int8, np.int16, np.int32
 
-_ROOM = {np.int8: 112.0, np.int16: 2.0**14, np.int32: math.inf}
-"""The largest halved sum at the start with which a type is tried: it may grow a little in 8 bits, and double in 16."""
+_ROOM = 112
+"""The largest halved sum at the start with which 8 bits are tried: it may grow a little."""
 
 _PADDING = 64
 """Sums between the rows of two samples, so that these do not share few sets of the cache."""
@@ -145,8 +144,11 @@ def count(network: Dense, x: Tensor, y: Tensor, events: npt.NDArray[np.int32]) -
         Number of errors of the first network, then its change with each event, ``[events + 1]``.
     """
     start = _Start.evaluated(network, x, y)
-    for width in _WIDTHS:
-        if start.largest <= _ROOM[width] and (found := _Block(network, start, width).follow(events)) is not None:
+    # Halved sums never pass half the fan-in, so that 16 bits, which are not watched, hold those of 65,000 inputs.
+    narrow = max(network.sizes) < 65_000
+    rooms: dict[_Width, bool] = {np.int8: start.largest <= _ROOM, np.int16: narrow, np.int32: True}
+    for width, enough in rooms.items():
+        if enough and (found := _Block(network, start, width).follow(events)) is not None:
             return found
     raise AssertionError("32 bits hold every sum")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from binarynets.integer.affine import Affine, IntegerError
 from binarynets.integer.network import IntegerNetwork, to_integer
-from binarynets.integer.plan import Decide, Flatten, Linear, Output
+from binarynets.integer.plan import Flatten
 from binarynets.landscape.blocks import in_threads
 from binarynets.landscape.dense import check_inputs
 from binarynets.landscape.neighbourhood_blocks import Block, Changes, Layers
@@ -142,19 +142,11 @@ class Chain(NamedTuple):
 
 def chain(network: IntegerNetwork, x: Tensor) -> Chain | None:
     """The steps of a network that is linear maps with signs between them, None for any other."""
-    steps = list(enumerate(network.plan.steps))
-    in_a_row = all(step.source == at for at, step in steps)
-    first = steps[0][1]
-    if isinstance(first, Flatten) and first.start == 1 and first.end in (-1, x.ndim - 1):
-        steps = steps[1:]
-    elif x.ndim != 2:
+    first, layers = network.plan.steps[0], network.plan.layers
+    flattened = isinstance(first, Flatten) and first.start == 1 and first.end in (-1, x.ndim - 1)
+    if layers is None or not (flattened or x.ndim == 2):
         return None
-    maps = [step.weight for _, step in steps[::2] if isinstance(step, Linear)]
-    decisions = [at for at, step in steps[1:-1:2] if isinstance(step, Decide)]
-    alternate = len(steps) == 2 * len(maps) == 2 * len(decisions) + 2 and isinstance(steps[-1][1], Output)
-    if not in_a_row or not alternate or len(set(maps)) < len(maps):
-        return None
-    return Chain(tuple(maps), tuple(decisions))
+    return Chain(tuple(layer.linear.weight for layer in layers), tuple(layer.index for layer in layers[:-1]))
 
 
 def _layers(network: IntegerNetwork, names: Chain) -> Layers:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from binarynets.integer.affine import LIMIT, Affine, folded
-from binarynets.integer.plan import Decide, Flatten, Linear, Output, Plan, Scaling
+from binarynets.integer.plan import Plan, Scaling
 from binarynets.landscape.dense import Thresholds
 from binarynets.landscape.flips import Floats, Ints
 from compare.params import Params, lerp
@@ -40,20 +40,10 @@ class Perceptron:
 
 def perceptron(plan: Plan) -> Perceptron | None:
     """The layers of a chain with at least one hidden layer, None for any other network."""
-    steps = [step for step in plan.steps if not isinstance(step, Flatten)]
-    flattened = [i for i, step in enumerate(plan.steps) if isinstance(step, Flatten)]
-    chained = all(step.source == i for i, step in enumerate(plan.steps))
-    maps, decisions = steps[::2], steps[1::2]
-    if not chained or len(maps) != len(decisions) or len(maps) < 2 or any(i > 0 for i in flattened):
+    layers = plan.layers
+    if layers is None or len(layers) < 2:
         return None
-    if not all(isinstance(step, Linear) for step in maps) or not isinstance(decisions[-1], Output):
-        return None
-    if not all(isinstance(step, Decide) for step in decisions[:-1]):
-        return None
-    return Perceptron(
-        tuple(step.weight for step in maps if isinstance(step, Linear)),
-        tuple(step.scaling for step in decisions if isinstance(step, Decide | Output)),
-    )
+    return Perceptron(tuple(layer.linear.weight for layer in layers), tuple(layer.decision.scaling for layer in layers))
 
 
 @dataclass(frozen=True, eq=False)

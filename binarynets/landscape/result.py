@@ -23,7 +23,7 @@ class ExactPath:
         flips: The bits in the order in which they flip; None where only a grid was counted.
         t: Time of each flip, float64 ``[flips]``, not decreasing, between 0 and 1.
         errors: Number of misclassified samples, int64 ``[flips + 1]``: of the first network, then after each flip; the
-            last entry is the second network's, thresholds included.
+            last entry is the second network's, thresholds included. Where no bit differs, the first network's alone.
         grid_t: The threshold grid, float64, from 0 to 1; at each of its points the network is that of the path.
         grid_errors: Number of misclassified samples there, int64.
         event_t: Times of all changes of the network, of bits and of thresholds, float64, beginning with 0.
