@@ -15,7 +15,7 @@ from zoo import small_networks
 
 from binarynets import BinaryConv1d, BinaryConv2d, BinaryLinear, Sign
 from binarynets.integer import multiply, network
-from binarynets.integer.affine import LIMIT, Affine
+from binarynets.integer.affine import LIMIT, Affine, IntegerError
 from binarynets.integer.evaluate import bounds, decided
 from binarynets.integer.multiply import Method, fastest, multiplied
 from binarynets.integer.network import IntegerNetwork, to_integer
@@ -283,7 +283,7 @@ def test_units_that_are_constant_by_their_threshold() -> None:
 @given(
     gain=st.floats(-100, 100, width=32).filter(lambda g: abs(g) > 1e-6),
     offset=st.floats(-1e6, 1e6, width=32),
-    shift=st.none() | st.floats(-1e4, 1e4, width=32),
+    shift=st.none() | st.floats(-(2**22), 2**22, width=32),
     double=st.booleans(),
 )
 def test_thresholds_are_where_the_function_changes_sign(
@@ -388,3 +388,11 @@ def test_the_fastest_method_is_measured_once() -> None:
 def test_unknown_method() -> None:
     with pytest.raises(ValueError, match="float32, int8, bits"):
         multiplied(torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bool), "int4")  # type: ignore[arg-type]
+
+
+def test_biases_that_round_away_the_integers_are_refused() -> None:
+    model = nn.Sequential(BinaryLinear(9, 1, bias=True), nn.BatchNorm1d(1), Sign(), BinaryLinear(1, 2)).eval()
+    params = parameters(model)
+    params["0.bias"] = torch.tensor([1e8])
+    with pytest.raises(IntegerError, match=r"biases below 2\*\*22.* got 100000000"):
+        to_integer(model, params)

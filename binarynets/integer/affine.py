@@ -18,7 +18,7 @@ LIMIT = 2**30
 """A threshold that no sum reaches: beyond it a unit is constant."""
 
 _EXACT = 2.0**22
-"""Sums beyond this are not looked at one by one: neighbours would be lost in float32, and no fan-in reaches them."""
+"""Biases below this leave neighbouring integers apart in float32."""
 
 
 class IntegerError(CompareError, ValueError):
@@ -55,7 +55,7 @@ class Affine:
             ``(sum >= threshold) != negated``. A channel of gain 0 is constant: its threshold is beyond ``LIMIT``.
 
         Raises:
-            IntegerError: If a gain, offset or shift is not finite.
+            IntegerError: If a gain, offset or shift is not finite, or a float32 shift so large that sums round.
         """
         shift = torch.zeros_like(self.gain) if self.shift is None else self.shift.expand_as(self.gain)
         for part in (self.gain, self.offset, shift):
@@ -63,6 +63,11 @@ class Affine:
                 raise IntegerError(
                     "expected finite gains and offsets of normalisation, got NaN or infinity (a variance below 0?)"
                 )
+        if self.gain.dtype == torch.float32 and bool((shift.abs() >= _EXACT).any()):
+            raise IntegerError(
+                f"expected biases below 2**22, above which sum + bias rounds away from the integers, got "
+                f"{float(shift.abs().max()):.0f}; put the bias into the normalisation behind it"
+            )
         gain, offset, flat_shift = self.gain.reshape(-1), self.offset.reshape(-1), shift.reshape(-1)
         tau = -offset.double() / torch.where(gain == 0, 1.0, gain.double()) - flat_shift.double()
         tau = tau.clamp(-2.0 * LIMIT, 2.0 * LIMIT)

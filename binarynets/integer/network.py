@@ -153,7 +153,7 @@ def to_integer(model: nn.Module, params: Params) -> IntegerNetwork:
     Args:
         model: Layers of ``binarynets``, batch normalisation, max and average pooling, flattening, and residual streams
             that are integers. It is not changed.
-        params: Its parameters and buffers by name.
+        params: Its parameters and buffers by name; taken as contiguous, for torch rounds strided ones otherwise.
 
     Returns:
         Bits, thresholds, and the gains and offsets of the last layer.
@@ -173,7 +173,7 @@ def to_integer(model: nn.Module, params: Params) -> IntegerNetwork:
     """
     check(params, parameters(model))
     _check_types(params)
-    return folded_plan(plan(model), {name: tensor.detach() for name, tensor in params.items()})
+    return folded_plan(plan(model), {name: tensor.detach().contiguous() for name, tensor in params.items()})
 
 
 def folded_plan(steps: Plan, params: Params) -> IntegerNetwork:
