@@ -394,5 +394,5 @@ def test_biases_that_round_away_the_integers_are_refused() -> None:
     model = nn.Sequential(BinaryLinear(9, 1, bias=True), nn.BatchNorm1d(1), Sign(), BinaryLinear(1, 2)).eval()
     params = parameters(model)
     params["0.bias"] = torch.tensor([1e8])
-    with pytest.raises(IntegerError, match=r"biases below 2\*\*22.* got 100000000"):
+    with pytest.raises(IntegerError, match=r"biases up to 2\*\*22.* got 100000000"):
         to_integer(model, params)

@@ -18,7 +18,7 @@ LIMIT = 2**30
 """A threshold that no sum reaches: beyond it a unit is constant."""
 
 _EXACT = 2.0**22
-"""Biases below this leave neighbouring integers apart in float32."""
+"""Biases up to this leave neighbouring integers apart in float32."""
 
 
 class IntegerError(CompareError, ValueError):
@@ -63,9 +63,9 @@ class Affine:
                 raise IntegerError(
                     "expected finite gains and offsets of normalisation, got NaN or infinity (a variance below 0?)"
                 )
-        if self.gain.dtype == torch.float32 and bool((shift.abs() >= _EXACT).any()):
+        if self.gain.dtype == torch.float32 and bool((shift.abs() > _EXACT).any()):
             raise IntegerError(
-                f"expected biases below 2**22, above which sum + bias rounds away from the integers, got "
+                f"expected biases up to 2**22, above which sum + bias rounds away from the integers, got "
                 f"{float(shift.abs().max()):.0f}; put the bias into the normalisation behind it"
             )
         gain, offset, flat_shift = self.gain.reshape(-1), self.offset.reshape(-1), shift.reshape(-1)
