@@ -283,11 +283,14 @@ def test_ctrl_c_leaves_finished_epochs_to_go_on_from(tmp_path) -> None:
     words = ["train", "--precision", "binary", "--epochs", "100000", "--hidden", "8", "--out", str(folder)]
     command = [sys.executable, "-m", "compare", *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ})
-    while not (folder / "network.safetensors").exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        while not (folder / "network.safetensors").exists():
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "the same command goes on from them" in errors
     assert "Traceback" not in errors
