@@ -42,13 +42,7 @@ class Line:
         # At each point of the grid, how many flips have happened there; and how many before its thresholds come.
         until = np.searchsorted(timed.by, np.arange(len(grid)), side="right")
         middle = (grid[1:] + grid[:-1]) / 2
-        before = np.array(
-            [
-                lo + np.searchsorted(timed.t[lo:hi], m, side="right")
-                for lo, hi, m in zip(until, until[1:], middle, strict=False)
-            ],
-            np.int64,
-        )
+        before = np.searchsorted(timed.t, middle, side="right")
         flips = timed.flips
         rows = np.stack([flips.layer + 1, flips.unit, flips.source, flips.positive], 1).astype(np.int32)
         moves = np.zeros((len(middle), 4), np.int32)
