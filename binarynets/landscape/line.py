@@ -42,7 +42,8 @@ class Line:
         # At each point of the grid, how many flips have happened there; and how many before its thresholds come.
         until = np.searchsorted(timed.by, np.arange(len(grid)), side="right")
         middle = (grid[1:] + grid[:-1]) / 2
-        before = np.searchsorted(timed.t, middle, side="right")
+        # Clipped, since half-way between neighbouring floats is one of them.
+        before = np.clip(np.searchsorted(timed.t, middle, side="right"), until[:-1], until[1:])
         flips = timed.flips
         rows = np.stack([flips.layer + 1, flips.unit, flips.source, flips.positive], 1).astype(np.int32)
         moves = np.zeros((len(middle), 4), np.int32)
