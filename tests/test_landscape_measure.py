@@ -139,3 +139,46 @@ def test_orders_other_than_latent_ones_are_for_perceptrons() -> None:
     params, split = parameters(model), _splits((2, 8, 8), 3)["test"]
     with pytest.raises(ValueError, match="no perceptron"):
         binarynets.exact_path(model, params, params, split.x, split.y, "random")
+
+
+def test_parameters_with_gradients_and_inputs_of_integers_are_taken() -> None:
+    model = binarynets.mlp(12, [9, 7], 4).eval()
+    a, b, split = _shaken(model, 1), _shaken(model, 2), _splits((12,), 4)["train"]
+    expected = binarynets.exact_path(model, a, b, split.x, split.y)
+    graded = [{n: t.clone().requires_grad_(t.is_floating_point()) for n, t in end.items()} for end in (a, b)]
+    for x in (split.x, split.x.to(torch.int16), split.x.long()):
+        for statistics in ("interpolated", "re-estimated"):
+            found = binarynets.exact_path(model, *graded, x, split.y, statistics=statistics, calibration=x, knots=3)
+            if statistics == "interpolated":
+                assert torch.equal(found.errors, expected.errors)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 2.5}, "steps: expected a whole number, got 2.5"),
+        ({"block": 64.0}, "block: expected a whole number"),
+        ({"seed": -1}, "seed: expected at least 0, got -1"),
+        ({"x": [[1.0] * 12]}, "x: expected a tensor, got list"),
+    ],
+)
+def test_rubbish_is_refused(changes, message) -> None:
+    model = binarynets.mlp(12, [9], 4).eval()
+    params, split = parameters(model), _splits((12,), 4)["test"]
+    arguments = {"x": split.x, "y": split.y, **changes}
+    with pytest.raises(ValueError, match=message):
+        binarynets.exact_path(model, params, params, **arguments)
+
+
+def test_errors_of_an_integer_network_want_a_class_for_each_sample() -> None:
+    model, split = binarynets.mlp(12, [9], 4).eval(), _splits((12,), 4)["test"]
+    network = binarynets.to_integer(model, parameters(model))
+    with pytest.raises(binarynets.IntegerError, match="one class for each of 50 samples"):
+        network.errors(split.x, split.y[:, None])
+
+
+def test_the_greedy_order_wants_two_classes() -> None:
+    model = binarynets.mlp(12, [9], 1).eval()
+    a, b, split = _shaken(model, 1), _shaken(model, 2), _splits((12,), 1)["test"]
+    with pytest.raises(ValueError, match="one class"):
+        binarynets.exact_path(model, a, b, split.x, split.y, "greedy")

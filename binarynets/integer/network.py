@@ -60,7 +60,13 @@ class IntegerNetwork:
         return self(x, method=method).argmax(1)
 
     def errors(self, x: Tensor, y: Tensor, *, method: Method | None = None) -> int:
-        """Number of samples of classes ``y`` ``[batch]`` that are misclassified."""
+        """Number of samples of classes ``y`` ``[batch]`` that are misclassified.
+
+        Raises:
+            IntegerError: As a call, or unless ``y`` has one class for each sample.
+        """
+        if y.shape != x.shape[:1]:
+            raise IntegerError(f"y: expected one class for each of {len(x)} samples, got shape {list(y.shape)}")
         return int((self.predict(x, method=method) != y).sum())
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
@@ -26,7 +27,7 @@ from binarynets.landscape.flips import (
 )
 from binarynets.landscape.greedy import CANDIDATES, ROUNDS, greedy
 from binarynets.landscape.line import Line, equally_spaced, threshold_grid
-from binarynets.landscape.neighbourhood import FlipEffects, check_classes, flip_effects
+from binarynets.landscape.neighbourhood import FlipEffects, check_classes, check_tensors, flip_effects
 from binarynets.landscape.perceptron import Perceptron, Scales, between_knots, interpolated, perceptron
 from binarynets.landscape.result import ExactPath
 from binarynets.landscape.sampled import sampled
@@ -34,7 +35,7 @@ from compare.evaluation.curve import Statistics
 from compare.evaluation.score import Samples
 from compare.evaluation.statistics import StatisticsError, calibrator, re_estimated
 from compare.geometry import Path, geodesic_path, linear_path
-from compare.params import Params, sign
+from compare.params import Params, check, parameters, sign
 from compare.progress import progress
 from compare.symmetry import Graph, trace
 
@@ -201,14 +202,20 @@ def exact_paths(
         rounds=rounds,
         budget=budget,
         networks=networks,
+        seed=seed,
     )
     if not splits:
         raise ValueError("splits: expected at least one")
+    for name, end in (("a", a), ("b", b)):
+        check(end, parameters(model), what=name)
+    a, b = ({name: tensor.detach() for name, tensor in end.items()} for end in (a, b))
     first = next(iter(splits.values()))
+    check_tensors(first.x, first.y)
     planned = plan(model)
-    graph = trace(model, first.x[:16], FAMILY) if graph is None else graph
+    own = next(tensor.dtype for tensor in a.values() if tensor.is_floating_point())
+    graph = trace(model, first.x[:16].to(own), FAMILY) if graph is None else graph
     path = (geodesic_path if order == "latent-geodesic" else linear_path)(graph, a, b)
-    settle = _settler(model, splits, calibration) if statistics == "re-estimated" else None
+    settle = _settler(model, splits, calibration, own) if statistics == "re-estimated" else None
     network = perceptron(planned)
     if network is None:
         if order not in ("latent-line", "latent-geodesic"):
@@ -218,6 +225,8 @@ def exact_paths(
     grid = threshold_grid(steps, at, knots_t)
     line = on_line(differing(network.weights, path.a, path.b), path.a, path.b, grid)
     if order == "greedy":
+        if len(a[network.weights[-1]]) < 2:
+            raise ValueError("order: 'greedy' looks at margins, which a network of one class has not; take another")
         look = _look(model, first, settle, seed=seed, budget=budget, threads=threads)
         chosen = greedy(look, path, line, rounds=rounds, candidates=candidates, seed=seed, describe=describe)
         timed = in_order(line.flips, chosen, line)
@@ -258,21 +267,21 @@ def _blocks(split: Samples, dense: Dense) -> list[tuple[Tensor, Tensor]]:
     return list(zip(torch.split(x, dense.samples), torch.split(split.y, dense.samples), strict=True))
 
 
-def _check(
-    order: object, statistics: str, *, at: Sequence[float], block: int, candidates: float, **counts: int
-) -> None:
+def _check(order: object, statistics: str, *, at: Sequence[float], candidates: float, **counts: object) -> None:
     if isinstance(order, str) and order not in get_args(Order):
         raise ValueError(f"order: expected one of {', '.join(get_args(Order))}, or a sequence of bits, got {order!r}")
     if statistics not in get_args(Statistics):
         raise ValueError(f"statistics: expected 'interpolated' or 're-estimated', got {statistics!r}")
-    if block < 1 or block % 64:
-        raise ValueError(f"block: expected a multiple of 64 samples, got {block}")
     if not all(0 <= t <= 1 for t in at):
         raise ValueError(f"at: expected numbers between 0 and 1, got {list(at)}")
     if not candidates >= 1:
         raise ValueError(f"candidates: expected at least 1 for each flip that is taken, got {candidates}")
     for name, number in counts.items():
-        if number < (least := 2 if name in ("knots", "networks") else 1):
+        if not isinstance(number, Integral):
+            raise ValueError(f"{name}: expected a whole number, got {number!r}")
+        if name == "block" and (number < 1 or number % 64):
+            raise ValueError(f"block: expected a multiple of 64 samples, got {number}")
+        if number < (least := {"seed": 0, "knots": 2, "networks": 2}.get(name, 1)):
             raise ValueError(f"{name}: expected at least {least}, got {number}")
 
 
@@ -306,14 +315,14 @@ def _look(
 
 
 def _settler(
-    model: nn.Module, splits: Mapping[Name, Samples], calibration: Tensor | None
+    model: nn.Module, splits: Mapping[Name, Samples], calibration: Tensor | None, dtype: torch.dtype
 ) -> Callable[[Params], Params]:
     if calibration is None:
         offered = (getattr(split, "calibration", None) for split in splits.values())
         calibration = next((x for x in offered if x is not None), None)
     if calibration is None:
         raise StatisticsError("re-estimated statistics: pass calibration=, training inputs to measure them on")
-    measuring, x = calibrator(model), calibration
+    measuring, x = calibrator(model), calibration.to(dtype)
     return lambda params: re_estimated(measuring, params, x)
 
 

@@ -96,6 +96,7 @@ def flip_effects(
 def _effects(
     model: nn.Module, params: Params, x: Tensor, y: Tensor, *, margins: bool, threads: int | None, describe: str | None
 ) -> FlipEffects:
+    check_tensors(x, y)
     network = to_integer(model, params)
     classes = len(network.output.gain)
     check_classes(x, y, classes)
@@ -112,6 +113,13 @@ def _effects(
     return _of_layers(
         _layers(network, names), names.weights, flat, y, margins=margins, threads=threads, describe=describe
     )
+
+
+def check_tensors(x: object, y: object) -> None:
+    """Raise ``IntegerError`` unless both are tensors."""
+    for name, value in (("x", x), ("y", y)):
+        if not isinstance(value, Tensor):
+            raise IntegerError(f"{name}: expected a tensor, got {type(value).__name__}; torch.as_tensor makes one")
 
 
 def check_classes(x: Tensor, y: Tensor, classes: int) -> None:

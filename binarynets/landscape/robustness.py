@@ -152,6 +152,10 @@ def _check(fractions: Sequence[float], draws: int, x: Tensor, y: Tensor) -> None
             f"y: expected one class for each of at least one sample, got x of shape {list(x.shape)} and y of shape "
             f"{list(y.shape)}"
         )
+    if y.is_floating_point() or y.is_complex() or int(y.min()) < 0:
+        raise ValueError(f"y: expected class indices from 0 up, got {y.dtype} from {y.min().item()}")
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("x: expected finite numbers, got NaN or infinity")
 
 
 def _flips(fractions: Sequence[float], bits: int) -> npt.NDArray[np.int64]:
