@@ -39,6 +39,13 @@ from compare.training.checkpoint import read_checkpoint
 SAMPLES = 10_000
 REPEATS = 5
 STEPS = (60, 120, 240, 480)
+TARGETS = (
+    ("path", "exact path, units", 60, True),
+    ("path", "exact path, units, the aim", 25, True),
+    ("neighbourhood", "neighbourhood, units", 60, True),
+    ("two_threads_over_one", "two threads over one", 1.8, False),
+    ("float32_over_integer", "integer over float32 evaluation", 6, False),
+)
 
 
 def measured(run: Path, data_root: Path | None, command: str) -> dict[str, Any]:
@@ -305,6 +312,16 @@ def _cost(record: dict[str, Any]) -> Iterator[str]:
     integer = f"integer evaluation ({costs['method']}) as float32"
     yield f"| {integer}, inputs in float32 | {_shown(costs['float32_over_integer'])} |"
     yield f"| {integer}, inputs in int16 | {_shown(costs['float32_over_integer_int16'])} |"
+    yield ""
+    yield "What was aimed at, and whether the median reaches it:"
+    yield ""
+    yield "| figure | asked | median | reached |"
+    yield "| --- | ---: | ---: | --- |"
+    for key, label, asked, at_most in TARGETS:
+        median = costs[key]["median"]
+        reached = median <= asked if at_most else median >= asked
+        bound = f"{'at most' if at_most else 'at least'} {asked:g}"
+        yield f"| {label} | {bound} | {median:.2f} | {'yes' if reached else 'no'} |"
 
 
 def _shown(ratio: dict[str, float]) -> str:
