@@ -134,6 +134,25 @@ def test_a_network_without_integer_form_has_no_landscape_and_says_why() -> None:
     assert note.startswith("no exact landscape: 'residual1_1.add'")
 
 
+def test_inputs_that_are_no_integers_leave_a_note() -> None:
+    model = binarynets.mlp(12, [9, 7], 4).eval()
+    splits = {name: Split(split.x / 255, split.y, split.calibration / 255) for name, split in _splits((12,), 4).items()}
+    a, b = _shaken(model, 1), _shaken(model, 2)
+    graph = trace(model, splits["train"].x[:4], binarynets.FAMILY)
+    found, (note,) = measure.landscape(graph, model, a, b, splits, seed=3)
+    assert found is None
+    assert note.startswith("no exact landscape: x: expected integers")
+
+
+def test_a_convnet_is_counted_at_further_points() -> None:
+    model = binarynets.vgg((2, 8, 8), [[4]], [], 3).eval()
+    a, b, split = _shaken(model, 1), _shaken(model, 2), _splits((2, 8, 8), 3)["test"]
+    found = binarynets.exact_path(model, a, b, split.x, split.y, networks=3, at=[0.3, *(i / 24 for i in range(25))])
+    assert len(found.errors) == 26
+    assert found.missed() >= 0
+    assert found.at(0.3) >= 0
+
+
 def test_orders_other_than_latent_ones_are_for_perceptrons() -> None:
     model = binarynets.vgg((2, 8, 8), [[4]], [], 3).eval()
     params, split = parameters(model), _splits((2, 8, 8), 3)["test"]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from binarynets.family import FAMILY
+from binarynets.integer.affine import IntegerError
 from binarynets.integer.trace import plan
 from binarynets.landscape.blocks import in_threads
 from binarynets.landscape.dense import Dense, check_inputs, count, ranks
@@ -101,7 +102,7 @@ def exact_path(
         knots: Their number, ends included.
         steps: Intervals of the threshold grid, equally spaced; the 25 points of the usual curve, knots, and ``at`` are
             added to its points.
-        at: Further points of the grid.
+        at: Further points of the grid, of either kind.
         seed: Of the random order, and of the greedy one's samples and candidates.
         rounds: The greedy order looks at the effect of all single flips so many times. After each look it draws
             candidates and takes its share of them: the lowest errors first, larger summed margins among equals.
@@ -220,13 +221,13 @@ def exact_paths(
     if network is None:
         if order not in ("latent-line", "latent-geodesic"):
             raise ValueError("order: expected 'latent-line' or 'latent-geodesic' for a network that is no perceptron")
-        return sampled(planned, path, splits, order, statistics, settle, networks=networks, describe=describe)
+        return sampled(planned, path, splits, order, statistics, settle, networks=networks, at=at, describe=describe)
     knots_t = equally_spaced(knots if settle else 2)
     grid = threshold_grid(steps, at, knots_t)
     line = on_line(differing(network.weights, path.a, path.b), path.a, path.b, grid)
     if order == "greedy":
         if len(a[network.weights[-1]]) < 2:
-            raise ValueError("order: 'greedy' looks at margins, which a network of one class has not; take another")
+            raise IntegerError("order: 'greedy' looks at margins, which a network of one class has not; take another")
         look = _look(model, first, settle, seed=seed, budget=budget, threads=threads)
         chosen = greedy(look, path, line, rounds=rounds, candidates=candidates, seed=seed, describe=describe)
         timed = in_order(line.flips, chosen, line)

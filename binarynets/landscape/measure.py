@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from binarynets.integer.affine import IntegerError
-from binarynets.integer.network import to_integer
+from binarynets.integer.network import check_integers, to_integer
 from binarynets.integer.trace import plan
 from binarynets.landscape.exact import exact_paths
 from binarynets.landscape.neighbourhood import flip_neighbourhood
@@ -62,12 +62,30 @@ def landscape(
     Returns:
         The part of the record, and notes: why there is none, or what was left out.
     """
-    begun = time.perf_counter()
     try:
-        chained = perceptron(plan(model)) is not None
-        to_integer(model, a)
+        return _counted(graph, model, a, b, splits, seed=seed, describe=describe)
     except IntegerError as error:
         return None, (f"no exact landscape: {error}",)
+
+
+def _counted(
+    graph: Graph,
+    model: nn.Module,
+    a: Params,
+    b: Params,
+    splits: Mapping[SplitName, Split],
+    *,
+    seed: int,
+    describe: str | None,
+) -> tuple[record.Landscape, tuple[str, ...]]:
+    begun = time.perf_counter()
+    # What cannot be counted is found before anything costly.
+    for params in (a, b):
+        network = to_integer(model, params)
+        for split in splits.values():
+            network.errors(split.x[:1], split.y[:1])
+            check_integers(split.x)
+    chained = perceptron(plan(model)) is not None
     notes = () if chained else ("exact landscape: no perceptron, so 25 networks of a path and no neighbourhood",)
     kinds: tuple[Statistics, ...] = ("interpolated", "re-estimated") if has_statistics(model) else ("interpolated",)
     curves = []
@@ -75,19 +93,27 @@ def landscape(
         for order in ORDERS if chained else ORDERS[:1]:
             told = describe and f"{describe}: exact, {order}, {statistics}"
             found = exact_paths(
-                model, a, b, splits, order, statistics=statistics, knots=KNOTS, seed=seed, graph=graph, describe=told
+                model,
+                a,
+                b,
+                splits,
+                order,
+                statistics=statistics,
+                knots=KNOTS,
+                seed=seed,
+                graph=graph,
+                describe=told,
             )
             curves += [_curve(split, path) for split, path in found.items()]
     around = [_neighbourhood(model, a, name, split, describe) for name, split in splits.items()] if chained else []
     test = splits["test"] if chained else splits["test"].subset(FEW, seed)
-    robust = _robustness(model, a, test, seed=seed, layers=chained)
-    found_all = record.Landscape(
+    whole = record.Landscape(
         curves=tuple(curves),
         neighbourhoods=tuple(around),
-        robustness=robust,
+        robustness=_robustness(model, a, test, seed=seed, layers=chained),
         seconds=time.perf_counter() - begun,
     )
-    return found_all, notes
+    return whole, notes
 
 
 def _curve(split: SplitName, path: ExactPath) -> record.ExactCurve:

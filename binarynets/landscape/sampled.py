@@ -1,8 +1,9 @@
 """Networks on a path that are no perceptrons: exact error counts at some of them, through the integer form."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 from binarynets.integer.network import folded_plan
@@ -27,9 +28,10 @@ def sampled(
     settle: Callable[[Params], Params] | None,
     *,
     networks: int,
+    at: Sequence[float],
     describe: str | None,
 ) -> dict[Name, ExactPath]:
-    """Error counts at equally spaced points of a path.
+    """Error counts at points of a path.
 
     Args:
         plan: The network's steps.
@@ -38,13 +40,14 @@ def sampled(
         order: What the result is to say.
         statistics: Likewise.
         settle: Measures normalisation statistics anew, None to leave them as they are.
-        networks: Number of points, ends included.
+        networks: Number of equally spaced points, ends included.
+        at: Further points.
         describe: Text before the progress line; None shows none.
 
     Returns:
         Paths with ``complete`` False, whose times are the points.
     """
-    ts = equally_spaced(networks)
+    ts = np.unique(np.concatenate([equally_spaced(networks), np.array(at, np.float64)]))
     counts: dict[Name, list[int]] = {name: [] for name in splits}
     for t in progress(ts, describe, unit="network"):
         params = path(float(t))
