@@ -276,7 +276,7 @@ def neighbourhood(seed: int) -> Neighbourhood:
                 bits=bits,
                 raising=0.1 * (number + 1),
                 lowering=0.05 * (number + 1) - 0.01 * seed,
-                harmless=1 - 0.15 * (number + 1) + 0.01 * seed,
+                unchanging=1 - 0.15 * (number + 1) + 0.01 * seed,
                 mean=2e-5 * (number + 1) * (1 + seed / 10),
                 worst=0.004 * (number + 1),
                 unit_means=tuple(1e-4 * (number + 1) * (1 - 2.2 * i / units) for i in range(units)),

@@ -113,7 +113,7 @@ def test_numbers_of_neighbourhoods_and_robustness_are_those_of_the_first_network
     layers = [one.layers[2] for one in around]
     shown = row(neighbourhoods(section), "binary", "1000 train", "head.weight")
     assert (shown["bits"], shown["n"]) == ("320", "2")
-    assert shown["harmless (%)"] == text([layer.harmless for layer in layers])
+    assert shown["unchanging (%)"] == text([layer.unchanging for layer in layers])
     assert shown["raising (%)"] == text([layer.raising for layer in layers])
     assert shown["lowering (%)"] == text([layer.lowering for layer in layers])
     assert shown["mean (samples)"] == text([layer.mean for layer in layers], scale=1000, digits=3)

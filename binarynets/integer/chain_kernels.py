@@ -6,12 +6,13 @@
 import numba
 import numpy as np
 
+from binarynets.compiled import entry
 from binarynets.integer.packed_kernels import UNITS
 from binarynets.integer.packed_kernels import _at_most as at_most
 from binarynets.integer.packed_kernels import _mismatches as mismatches_of
 
 
-@numba.njit(nogil=True, cache=True)
+@entry
 def narrow(x, out):
     """Write q with ``x = 2 q + 1`` to ``out``, or ``x`` itself, whichever fits 8 bits.
 
@@ -45,7 +46,7 @@ def narrow(x, out):
     return 1
 
 
-@numba.njit(nogil=True, cache=True)
+@entry
 def decide(sums, limits, negated, on):
     """Pack which sums are at or above their limits.
 
@@ -64,7 +65,7 @@ def decide(sums, limits, negated, on):
             on[s, w] = word ^ negated[w]
 
 
-@numba.njit(nogil=True, cache=True)
+@entry
 def mismatches(on, rows, found):
     """Bits in which each sample differs from each unit's weights.
 
@@ -86,7 +87,7 @@ def mismatches(on, rows, found):
             )
 
 
-@numba.njit(nogil=True, cache=True)
+@entry
 def later(on, rows, limits, negated, after):
     """A hidden layer behind the first.
 

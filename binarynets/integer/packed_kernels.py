@@ -26,6 +26,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from binarynets.compiled import entry
+
 UNITS = 64
 """Units of one block, bits of one word."""
 
@@ -207,7 +209,7 @@ def _decide(layer, first, sums, on):  # type: ignore[no-untyped-def]
         on[block] = passed ^ np.uint64(_fetch(layer[NEGATED] + 8 * block))
 
 
-@numba.njit(nogil=True, cache=True)
+@entry
 def last_sums(table, x, result):  # type: ignore[no-untyped-def]
     """One sample through all layers.
 
@@ -235,7 +237,7 @@ def last_sums(table, x, result):  # type: ignore[no-untyped-def]
     return OK
 
 
-@numba.njit(nogil=True, cache=True)
+@entry
 def last_values(table, x, values, result):  # type: ignore[no-untyped-def]
     """As ``last_sums``, and look up what each sum becomes.
 

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from binarynets.compiled import entry
 from binarynets.landscape.line import MOVE
 from binarynets.landscape.vector import (
     LANES,
@@ -360,7 +361,7 @@ def _move(m, g, found, changed, plus, minus):
 
 # Cached alone: the index of a cache holds the types of arguments, and one that names a class of ours would break when
 # that class is renamed.
-@numba.njit(nogil=True, cache=True)
+@entry
 def follow(table, events, changes, work, plus, minus):
     """Apply all events to one block, and add the change of the number of errors after each to ``changes``.
 

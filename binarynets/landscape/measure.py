@@ -170,7 +170,7 @@ def _neighbourhood(
                 bits=profile.bits,
                 raising=profile.raising,
                 lowering=profile.lowering,
-                harmless=profile.unchanging,
+                unchanging=profile.unchanging,
                 mean=profile.mean / len(split),
                 worst=profile.worst / len(split),
                 unit_means=tuple((means / len(split)).tolist()),

@@ -23,6 +23,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from binarynets.compiled import entry
 from binarynets.landscape.vector import LANES, fetch, mismatches, put
 
 # Columns of the table of hidden layers. Words are uint64, and all counts and limits int64.
@@ -233,7 +234,7 @@ def _negated(layers, layer, s, unit, was_on, counts, scratch):  # type: ignore[n
     return now
 
 
-@numba.njit(nogil=True, cache=True)
+@entry
 def effects(layers, layer, last, y, counts, scratch, errors, margins):  # type: ignore[no-untyped-def]
     """The change of each sample's error, and of its margin, when each unit of a hidden layer is negated.
 
@@ -276,7 +277,7 @@ def effects(layers, layer, last, y, counts, scratch, errors, margins):  # type: 
                 margins[s, k] = _margin(last, count, y[s]) - margin
 
 
-@numba.njit(nogil=True, cache=True)
+@entry
 def flip_inputs(distances, x, weights, unit_effects, changes):  # type: ignore[no-untyped-def]
     """Add the effect of each flip in the first layer, whose inputs are integers.
 
@@ -305,7 +306,7 @@ def flip_inputs(distances, x, weights, unit_effects, changes):  # type: ignore[n
                 add_where_at_least(row, x.ctypes.data + s * x.strides[0], signs, negation, words, least, amount)
 
 
-@numba.njit(nogil=True, cache=True)
+@entry
 def flip_bits(distances, on, weights, unit_effects, changes):  # type: ignore[no-untyped-def]
     """As ``flip_inputs`` for a layer whose inputs are signs, ``on``: words ``[samples, words]``."""
     words = weights.shape[1]
@@ -333,7 +334,7 @@ def _moved(last, count, c, by, y, wrong, margin):  # type: ignore[no-untyped-def
     return found, moved
 
 
-@numba.njit(nogil=True, cache=True)
+@entry
 def flip_classes(last, on, weights, y, counts, errors, margins):  # type: ignore[no-untyped-def]
     """Add the effect of each flip in the last layer.
 

@@ -30,8 +30,8 @@ def exact_errors(section: Section, split: SplitName) -> Table:
         "of each network on the way is counted. Supremum: the largest, reached first at t. "
         f"{MISSED} In percentage points (pp), and in misclassified samples. "
         "Integral: mean of the error over t from 0 to 1. Where it says a grid, only that many networks of the path "
-        "were counted, not all. Re-estimated statistics run straight between the t where they are estimated, so that "
-        "the 25 points are not quite those of the usual curve. n: pairs.",
+        "were counted, not all. Re-estimated statistics are measured at knots, the 25 points among them; thresholds run "
+        "straight between these. n: pairs.",
         (
             *("treatment", "statistics", "order", "precision"),
             *("supremum (%)", "at t", "25 points (%)", "missed (pp)", "missed (samples)", "integral (%)", "n"),
@@ -101,14 +101,14 @@ def neighbourhoods(section: Section) -> Table:
     """What flipping each single bit does."""
     return Table(
         "Neighbourhood: networks that differ in a single bit",
-        "Each bit of each weight flipped alone, all others as they are, and misclassified samples counted. Harmless, "
+        "Each bit of each weight flipped alone, all others as they are, and misclassified samples counted. Unchanging, "
         "raising, lowering: bits (% of the weight's bits) that leave the error as it is, raise it, lower it. Mean: "
         "change of the error, mean over all bits of the weight; worst: the largest of any. Both in misclassified "
         "samples, and in percentage points (pp) of the samples in the second column. n: networks, each once in however "
         "many pairs it is.",
         (
             *("precision", "samples", "weight"),
-            *("bits", "harmless (%)", "raising (%)", "lowering (%)"),
+            *("bits", "unchanging (%)", "raising (%)", "lowering (%)"),
             *("mean (samples)", "mean (pp)", "worst (samples)", "worst (pp)", "n"),
         ),
         tuple(row for group in section.groups for row in _neighbourhood_rows(group)),
@@ -125,7 +125,7 @@ def _neighbourhood_rows(group: Group) -> Iterator[_Cells]:
 def _flip_cells(layers: Sequence[LayerFlips], samples: int) -> _Cells:
     return (
         " or ".join(dict.fromkeys(str(layer.bits) for layer in layers)),
-        percent(layer.harmless for layer in layers),
+        percent(layer.unchanging for layer in layers),
         percent(layer.raising for layer in layers),
         percent(layer.lowering for layer in layers),
         # A mean change is a small part of one sample.

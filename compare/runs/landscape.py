@@ -68,7 +68,7 @@ class ExactCurve(Part):
 class LayerFlips(Part):
     """What flipping each single bit of one weight does to the error of one network.
 
-    ``raising``, ``lowering`` and ``harmless`` are fractions of the bits that make more, fewer and as many errors;
+    ``raising``, ``lowering`` and ``unchanging`` are fractions of the bits that make more, fewer and as many errors;
     ``mean`` is the mean change of the error (a fraction of the samples), ``worst`` the largest. ``unit_means`` are mean
     changes of each unit's bits, sorted from the largest.
     """
@@ -77,7 +77,7 @@ class LayerFlips(Part):
     bits: int
     raising: Fraction
     lowering: Fraction
-    harmless: Fraction
+    unchanging: Fraction
     mean: float
     worst: float
     unit_means: tuple[float, ...]
