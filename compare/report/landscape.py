@@ -30,8 +30,8 @@ def exact_errors(section: Section, split: SplitName) -> Table:
         "of each network on the way is counted. Supremum: the largest, reached first at t. "
         f"{MISSED} In percentage points (pp), and in misclassified samples. "
         "Integral: mean of the error over t from 0 to 1. Where it says a grid, only that many networks of the path "
-        "were counted, not all. Re-estimated statistics are measured at knots, the 25 points among them; thresholds run "
-        "straight between these. n: pairs.",
+        "were counted, not all. Re-estimated statistics are measured at knots, the 25 points among them; thresholds "
+        "run straight between these. n: pairs.",
         (
             *("treatment", "statistics", "order", "precision"),
             *("supremum (%)", "at t", "25 points (%)", "missed (pp)", "missed (samples)", "integral (%)", "n"),
