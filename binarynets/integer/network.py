@@ -98,7 +98,9 @@ class IntegerNetwork:
         own = self._chain
         if own is None or method not in (None, "bits") or x.device.type != "cpu":
             return None
-        flat = x if self.plan.steps[0].source or not isinstance(self.plan.steps[0], Flatten) else x.flatten(1)
+        first = self.plan.steps[0]
+        whole = isinstance(first, Flatten) and first.start == 1 and first.end in (-1, x.ndim - 1)
+        flat = x.flatten(1) if whole else x
         inputs = own.first.shape[1]
         fits = flat.ndim == 2 and flat.shape[1] == inputs and 255 * inputs < EXACT
         return own.sums(flat) if fits and (method or fastest("cpu")) != "float32" else None

@@ -57,9 +57,10 @@ class ExactPath:
     def integral(self) -> float:
         """The integral of the error over t from 0 to 1, a fraction."""
         if not self.complete:
-            return float(torch.trapezoid(self.event_errors.double(), self.event_t)) / self.samples
+            return min(1.0, float(torch.trapezoid(self.event_errors.double(), self.event_t)) / self.samples)
         until = torch.cat([self.event_t[1:], torch.ones(1, dtype=torch.float64)])
-        return float(((until - self.event_t) * self.event_errors).sum()) / self.samples
+        # Rounding may add up to a little more than all.
+        return min(1.0, float(((until - self.event_t) * self.event_errors).sum()) / self.samples)
 
     def at(self, t: float) -> int:
         """Number of misclassified samples of the network at ``t``, a point of the threshold grid.
