@@ -11,14 +11,10 @@ from torch import Tensor
 
 from binarynets.integer.multiply import bytes_product
 from binarynets.integer.plan import Plan
-
-UNITS = 64
-"""Units of one block, bits of a word."""
+from binarynets.integer.words import UNITS, Words, blocks_of_rows, packed_words
 
 SAMPLES = 2048
 """Of one block: products of fewer are slower. Each input takes 1 byte, each unit of the first layer 4."""
-
-Words = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,10 +108,10 @@ def chain(
     decisions = [layer.index for layer in layers[:-1]]
     first = _padded(thresholds[decisions[0]], weights[0], np.int32)
     limits = [_mismatches(thresholds[at], w) for at, w in zip(decisions[1:], weights[1:], strict=False)]
-    below = [_packed(negated[at].expand(len(w)).numpy()) for at, w in zip(decisions, weights, strict=False)]
+    below = [packed_words(negated[at].expand(len(w)).numpy()) for at, w in zip(decisions, weights, strict=False)]
     nothing = np.zeros(0, np.int64), np.zeros(0, np.uint64)
     later = tuple(
-        Later(_blocks(weight), *found, units=len(weight), inputs=weight.shape[1])
+        Later(blocks_of_rows(weight.numpy()), *found, units=len(weight), inputs=weight.shape[1])
         for weight, found in zip(weights[1:], [*zip(limits, below[1:], strict=True), nothing], strict=True)
     )
     return Chain(weights[0], first, below[0], later)
@@ -131,16 +127,3 @@ def _padded(limit: Tensor, weight: Tensor, kind: type[np.int32] | type[np.int64]
 def _mismatches(limit: Tensor, weight: Tensor) -> npt.NDArray[np.int64]:
     """``inputs - 2 m >= limit`` is ``m <= (inputs - limit) // 2``."""
     return (weight.shape[1] - _padded(limit, weight, np.int64)) // 2
-
-
-def _packed(flags: npt.NDArray[np.bool_]) -> Words:
-    full = np.zeros((*flags.shape[:-1], -(-flags.shape[-1] // UNITS) * UNITS), np.bool_)
-    full[..., : flags.shape[-1]] = flags
-    return np.packbits(full, axis=-1, bitorder="little").view(np.uint64)
-
-
-def _blocks(weight: Tensor) -> Words:
-    words = _packed(weight.numpy())
-    full = np.zeros((-(-len(words) // UNITS) * UNITS, words.shape[1]), np.uint64)
-    full[: len(words)] = words
-    return np.ascontiguousarray(full.reshape(-1, UNITS, words.shape[1]).swapaxes(1, 2))

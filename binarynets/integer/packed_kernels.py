@@ -27,9 +27,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from binarynets.compiled import entry
-
-UNITS = 64
-"""Units of one block, bits of one word."""
+from binarynets.integer.words import UNITS
 
 OK, NOT_INTEGER, TOO_LARGE = 0, 1, 2
 """What became of an input."""

@@ -12,11 +12,8 @@ from torch import Tensor
 from binarynets.integer import packed_kernels as kernels
 from binarynets.integer.affine import LIMIT, IntegerError
 from binarynets.integer.network import IntegerNetwork
-from binarynets.integer.packed_kernels import UNITS
 from binarynets.integer.plan import Decide, Flatten, Linear, Output, Plan
-
-_LINE = 64
-"""Bytes of a line of the cache."""
+from binarynets.integer.words import UNITS, blocks_of_rows, packed_words
 
 _VALUES = 2**20
 """Outputs that are worked out ahead, at most; with more the last layer's gains are applied to its sums each time."""
@@ -162,7 +159,7 @@ def _chain(plan: Plan) -> list[tuple[Linear, int | None]]:
 def _arrays(network: IntegerNetwork, linear: Linear, decide: int | None, *, first: bool) -> _Arrays:
     bits = network.bits[linear.weight].cpu().numpy()
     units, inputs = bits.shape
-    weights = _blocks(bits)
+    weights = blocks_of_rows(bits)
     lanes = len(weights) * UNITS
     ones = np.zeros(lanes, np.int64)
     ones[:units] = bits.sum(1)
@@ -174,26 +171,7 @@ def _arrays(network: IntegerNetwork, linear: Linear, decide: int | None, *, firs
         # inputs - 2 mismatches >= threshold
         limits[:units] = threshold if first else (inputs - threshold) // 2
         negated[:units] = network.negated[decide].cpu().numpy()
-    return _Arrays(weights, ones, limits, np.packbits(negated, bitorder="little").view(np.uint64))
-
-
-def _blocks(bits: Array) -> Array:
-    """Rows of bits as ``[blocks, words, 64]``, see the kernels."""
-    units, inputs = bits.shape
-    blocks, words = -(-units // UNITS), -(-inputs // UNITS)
-    padded = np.zeros((blocks * UNITS, words * UNITS), np.bool_)
-    padded[:units, :inputs] = bits
-    rows = np.packbits(padded, axis=1, bitorder="little").view(np.uint64).reshape(blocks, UNITS, words)
-    aligned = _aligned(rows.size).reshape(blocks, words, UNITS)
-    aligned[:] = rows.transpose(0, 2, 1)
-    return aligned
-
-
-def _aligned(count: int) -> Array:
-    """``count`` words that begin with a line of the cache: the kernels load such."""
-    room = np.zeros(count + _LINE // 8, np.uint64)
-    start = -room.ctypes.data % _LINE // 8
-    return room[start : start + count]
+    return _Arrays(weights, ones, limits, packed_words(negated))
 
 
 def _values(network: IntegerNetwork, inputs: int) -> Array | None:

@@ -36,8 +36,9 @@ def in_threads(
         raise ValueError(f"threads: expected a positive number, or None for as many as torch uses, got {threads}")
     pool = ThreadPoolExecutor(max_workers=count)
     try:
-        futures = [pool.submit(work, task) for task in tasks]
-        for future in progress(as_completed(futures), describe, unit="block", total=len(futures)):
+        # Nothing here holds a future once it is done: results may be large.
+        done = as_completed([pool.submit(work, task) for task in tasks])
+        for future in progress(done, describe, unit="block", total=len(tasks)):
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)

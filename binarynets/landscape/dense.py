@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from binarynets.integer.affine import LIMIT, Affine, IntegerError
+from binarynets.integer.words import Words, packed_words
 from binarynets.landscape import kernels
 from binarynets.landscape.vector import LANES
 
 Int = npt.NDArray[np.int64]
-Words = npt.NDArray[np.uint64]
 
 _Width: TypeAlias = type[np.int8] | type[np.int16] | type[np.int32]
 
@@ -39,14 +39,6 @@ class Thresholds:
 
     limit: Int
     negated: npt.NDArray[np.bool_]
-
-
-def pack(bits: npt.NDArray[np.bool_]) -> Words:
-    """Bits of the last axis as words, the first in the lowest bit; padded with zeros to a multiple of 64."""
-    count = -(-bits.shape[-1] // LANES)
-    padded = np.zeros((*bits.shape[:-1], count * LANES), np.bool_)
-    padded[..., : bits.shape[-1]] = bits
-    return np.packbits(padded, axis=-1, bitorder="little").view(np.uint64)
 
 
 def ranks(outputs: Sequence[Affine], fan_in: int) -> npt.NDArray[np.int32]:
@@ -121,7 +113,7 @@ class Dense:
             row = np.full((steps, _words(units) * LANES), largest, width)
             row[:, :units] = np.clip(halved, -largest, largest)
             limits.append(row)
-            words.append(pack(found.negated))
+            words.append(packed_words(found.negated))
         return np.concatenate(limits, 1), np.concatenate(words, 1)
 
     def signs(self, layer: int, sums: Tensor) -> Tensor:
@@ -186,8 +178,8 @@ class _Start:
             sums.append((found if layer == 0 else (found + weight.shape[1] % 2) / 2).numpy())
             on.append(signs > 0)
         largest = max((float(np.abs(found).max()) for found in sums[1:]), default=0.0)
-        words = tuple(pack(bits.numpy()) for bits in on)
-        return _Start(padded, labels, tuple(sums), words, pack(on[0].T.numpy()), largest)
+        words = tuple(packed_words(bits.numpy()) for bits in on)
+        return _Start(padded, labels, tuple(sums), words, packed_words(on[0].T.numpy()), largest)
 
 
 class _Block:
@@ -196,7 +188,7 @@ class _Block:
     def __init__(self, network: Dense, start: _Start, width: _Width) -> None:
         words = [_words(size) for size in network.sizes]
         rows = [_padded(row, width) for row in start.sums[1:]]
-        columns = [pack((weight.T > 0).numpy()) for weight in network.weights[1:-1]]
+        columns = [packed_words((weight.T > 0).numpy()) for weight in network.weights[1:-1]]
         limits, negated = network.later[width]
         size = limits.itemsize
         starts = [int(at) for at in np.cumsum([1, *words[1:]])[:-1]]
@@ -266,7 +258,7 @@ def _padded(sums: npt.NDArray[np.float32], width: type[np.signedinteger]) -> npt
 
 
 def _classes(weight: Tensor) -> Words:
-    rows = pack((weight > 0).numpy()).T
+    rows = packed_words((weight > 0).numpy()).T
     padded = np.zeros((len(rows), -(-rows.shape[1] // 8) * 8), np.uint64)
     padded[:, : rows.shape[1]] = rows
     return padded

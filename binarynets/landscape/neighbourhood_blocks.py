@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from binarynets.integer.affine import LIMIT, Affine
+from binarynets.integer.words import packed_words
 from binarynets.landscape import neighbourhood_kernels as kernels
-from binarynets.landscape.dense import pack, ranks
+from binarynets.landscape.dense import ranks
 from binarynets.landscape.vector import LANES
 
 Int = npt.NDArray[np.int64]
@@ -47,7 +48,7 @@ class Layers:
     @cached_property
     def packed(self) -> list[Words]:
         """Weights as words ``[out, words of the inputs]``."""
-        return [pack(weight) for weight in self.weights]
+        return [packed_words(weight) for weight in self.weights]
 
     @cached_property
     def fan_in(self) -> int:
@@ -79,7 +80,7 @@ class Layers:
     @cached_property
     def columns(self) -> list[Words]:
         """Weights into layers 2 and up of the hidden ones, by input: words ``[in, words of the units]``."""
-        return [pack(weight.T) for weight in self.weights[1:-1]]
+        return [packed_words(weight.T) for weight in self.weights[1:-1]]
 
     @cached_property
     def rows(self) -> list[Words]:
@@ -104,7 +105,7 @@ class Layers:
     @cached_property
     def negations(self) -> list[Words]:
         """Words of the units of layers 2 and up that are on below their thresholds."""
-        return [pack(negated) for negated in self.negated[1:]]
+        return [packed_words(negated) for negated in self.negated[1:]]
 
     @cached_property
     def widest(self) -> int:
@@ -163,7 +164,7 @@ class Block:
             sums = torch.nn.functional.linear(signs, weight).numpy().astype(np.int32)
             self.distances.append(sums - np.clip(thresholds, -LIMIT, LIMIT).astype(np.int32))
             on = (self.distances[-1] >= 0) != negated
-            self.on.append(pack(on))
+            self.on.append(packed_words(on))
             signs = torch.from_numpy(on).float() * 2 - 1
         self._table, self._kept = _table(layers, self.on, self.distances)
         self._last = _classes(layers, margins)
@@ -198,8 +199,8 @@ def _table(layers: Layers, on: Sequence[Words], distances: Sequence[Int32]) -> t
     for at, signs in enumerate(on):
         table[at, [kernels.WORDS, kernels.ON]] = signs.shape[1], _address(signs)
         if at:
-            up = pack((distances[at] >= -2) & (distances[at] < 0))
-            down = pack((distances[at] >= 0) & (distances[at] < 2))
+            up = packed_words((distances[at] >= -2) & (distances[at] < 0))
+            down = packed_words((distances[at] >= 0) & (distances[at] < 2))
             own = layers.columns[at - 1], layers.rows[at - 1], layers.limits[at - 1], layers.negations[at - 1]
             fields = [kernels.UP, kernels.DOWN, kernels.COLUMNS, kernels.ROWS, kernels.LIMITS, kernels.NEGATED]
             table[at, fields] = [_address(array) for array in (up, down, *own)]
