@@ -39,17 +39,18 @@ def _sign_activation(site: Site, x: Value) -> Value:
     return step(site, x)
 
 
-def effective(graph: Graph, params: Params) -> Params:
+def effective(model: nn.Module, params: Params) -> Params:
     """The parameters the network computes with: latent weights replaced by their signs, the rest as it is.
 
     Args:
-        graph: The network's symmetries, which say which weights are latent.
+        model: The network, whose layers say which weights are latent.
         params: Parameters and buffers by name.
 
     Returns:
         New tensors.
     """
-    return {name: sign(tensor) if name in graph.binarised else tensor.clone() for name, tensor in params.items()}
+    latents = latent_weights(model)
+    return {name: sign(tensor) if name in latents else tensor.clone() for name, tensor in params.items()}
 
 
 def optimiser(model: nn.Module, settings: TrainingSettings) -> Optimiser:
@@ -96,6 +97,7 @@ def _landscape(
 FAMILY = Family(
     name="binary",
     title="binary (1-bit weights and activations)",
+    bits=1.0,
     rules={**dict.fromkeys((BinaryLinear, BinaryConv1d, BinaryConv2d), _binarised_map), Sign: _sign_activation},
     standard_form=standard_form,
     effective=effective,

@@ -32,6 +32,11 @@ def standard_form(graph: Graph, params: Params, invariant: Invariant, normalisat
             "nothing in this network is binary: expected layers of binarynets (BinaryLinear, Sign, ...); "
             "for a full-precision network pass fullprecision.FAMILY"
         )
+    return latent_form(graph, params, invariant, normalisation)
+
+
+def latent_form(graph: Graph, params: Params, invariant: Invariant, normalisation: Normalisation = "kept") -> Params:
+    """As ``standard_form``, for any network: layers that are not binary get unit rows, quantised ones keep theirs."""
     positive = standard.positive_gains(graph, params)
     wide = standard.widened(graph, positive) | between_integers(graph, positive)
     wide = standard.unit_scales(graph, wide, normalisation)

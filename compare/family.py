@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from typing import Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from compare.data import Split
 from compare.errors import CompareError
@@ -41,6 +41,11 @@ class Landscape(Protocol):
         ...
 
 
+def as_it_is(model: nn.Module, x: Tensor) -> nn.Module:
+    """The model itself stands for the model."""
+    return model
+
+
 @dataclass(frozen=True)
 class Family:
     """What a precision supplies.
@@ -50,20 +55,25 @@ class Family:
         title: One line for reports.
         rules: Tracing rules for its own layers, by exact module type; they decide the diagonal group of each block.
         standard_form: Its standard form, called through ``compare.standard_form``.
-        effective: ``(graph, params) -> params``: latent weights replaced by those the network uses.
+        effective: ``(model, params) -> params``: latent weights replaced by those the network uses.
         networks: Constructors by name (``mlp``, ``vgg``, ``resnet``), the same shapes in every precision.
         recipe: Its training.
         landscape: What else it can measure of two matched networks, or None.
+        plain: ``(model, example inputs) -> model``: what is traced and evaluated in place of a model: a module with the
+            same names of parameters and buffers and the same outputs. The model itself unless said otherwise.
+        bits: Bits of a weight, None where that makes no sense; reports order precisions by it.
     """
 
     name: str
     title: str
     rules: Mapping[type[nn.Module], Rule]
     standard_form: StandardForm
-    effective: Callable[[Graph, Params], Params]
+    effective: Callable[[nn.Module, Params], Params]
     networks: Mapping[str, Callable[..., nn.Module]]
     recipe: Recipe
     landscape: Landscape | None = None
+    plain: Callable[[nn.Module, Tensor], nn.Module] = as_it_is
+    bits: float | None = None
 
 
 def families(names: tuple[str, ...] | None = None) -> dict[str, Family]:

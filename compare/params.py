@@ -46,6 +46,8 @@ def sign(x: Tensor) -> Tensor:
 def parameters(model: nn.Module) -> Params:
     """Copies of all parameters and buffers of ``model``, by name.
 
+    Buffers that ``state_dict`` leaves out (``persistent=False``) are constants of the architecture and no parameters.
+
     Args:
         model: Any module. It is not changed, and the copies share no memory with it.
 
@@ -56,7 +58,9 @@ def parameters(model: nn.Module) -> Params:
         >>> sorted(parameters(nn.BatchNorm1d(3)))
         ['bias', 'num_batches_tracked', 'running_mean', 'running_var', 'weight']
     """
-    named = [*model.named_parameters(), *model.named_buffers()]
+    state = model.state_dict()
+    buffers = [(name, buffer) for name, buffer in model.named_buffers() if name in state]
+    named = [*model.named_parameters(), *buffers]
     return {name: tensor.detach().clone() for name, tensor in named}
 
 

@@ -5,13 +5,12 @@ from torch import nn
 
 from compare.family import Family
 from compare.params import Params
-from compare.symmetry.graph import Graph
 from compare.training import Optimiser, Recipe, SettingsError, TrainingSettings
 from fullprecision import networks
 from fullprecision.scalings import standard_form
 
 
-def effective(graph: Graph, params: Params) -> Params:
+def effective(model: nn.Module, params: Params) -> Params:
     """The parameters the network computes with: copies, since nothing is latent."""
     return {name: tensor.clone() for name, tensor in params.items()}
 
@@ -48,6 +47,7 @@ def _no_latents(model: nn.Module) -> dict[str, torch.Tensor]:
 FAMILY = Family(
     name="full",
     title="full precision (32-bit)",
+    bits=32.0,
     rules={},
     standard_form=standard_form,
     effective=effective,

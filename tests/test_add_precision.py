@@ -47,8 +47,8 @@ def digits() -> Data:
 
 
 def test_the_entry_point_brings_the_precision(module) -> None:
-    assert {"binary", "full", "ternary"} <= set(installed())
-    assert families(("ternary",)) == {"ternary": module.FAMILY}
+    assert {"binary", "full", "twn"} <= set(installed())
+    assert families(("twn",)) == {"twn": module.FAMILY}
 
 
 @pytest.mark.parametrize("shape", [{"hidden": (9, 8)}, {"network": "vgg", "hidden": (9,), "stages": ((4,), (5,))}])
@@ -62,7 +62,7 @@ def test_it_is_traced_with_signs_and_its_standard_form_keeps_outputs(module, dig
     assert torch.allclose(compare.call(model, standard, x), compare.call(model, params, x), atol=1e-3)
     gains = [standard[layer.norm.gain] for layer in graph.layers if layer.norm and not layer.pooled]
     assert all(bool((gain > 0).all()) for gain in gains)
-    used = module.FAMILY.effective(graph, params)
+    used = module.FAMILY.effective(model, params)
     assert set(used[graph.layers[0].weight].unique().tolist()) == {-1.0, 0.0, 1.0}
 
 
@@ -94,7 +94,7 @@ def test_it_trains_and_connects(module, digits) -> None:
     assert all(end.history[-1].test_error < 0.3 for end in ends)
     model = build(family, configuration, digits, seed=0)
     record = compare.connect(family, model, ends[0].params, ends[1].params, digits, points=5, trained=ends)
-    assert (record.precision, record.data.fingerprint) == ("ternary", digits.fingerprint)
+    assert (record.precision, record.data.fingerprint) == ("twn", digits.fingerprint)
     (copied,) = (control for control in record.controls if control.name == "symmetric copy")
     heights = {curve.treatment: curve.barrier for curve in copied.curves}
     assert heights["as trained"] > 0.1

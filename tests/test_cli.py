@@ -120,7 +120,12 @@ def test_precisions_lists_what_is_installed(capsys) -> None:
     assert main(["precisions"]) == 0
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
         ["binary", "binarynets:FAMILY"],
+        ["brevitas", "binarynets.brevitas:FAMILY"],
         ["full", "fullprecision:FAMILY"],
+        ["int2", "binarynets.brevitas:INT2"],
+        ["int4", "binarynets.brevitas:INT4"],
+        ["int8", "binarynets.brevitas:INT8"],
+        ["ternary", "binarynets.brevitas:TERNARY"],
     ]
 
 
@@ -128,10 +133,13 @@ def test_precisions_lists_what_is_installed(capsys) -> None:
     ("words", "message"),
     [
         (["run", "--data", "imagenet"], "data (--data): got 'imagenet', expected one of digits"),
-        (["run", "--dry-run", "--precisions", "int3"], "unknown precision 'int3': installed are binary, full"),
+        (
+            ["run", "--dry-run", "--precisions", "int3"],
+            "unknown precision 'int3': installed are binary, brevitas, full",
+        ),
         (["run", "--hidden", "100000000000"], "choose smaller sizes"),
         (["run", "--widths", "8"], "the network 'mlp' has no widths"),
-        (["run", "--precisions", "binary,int3"], "unknown precision 'int3': installed are binary, full"),
+        (["run", "--precisions", "binary,int3"], "unknown precision 'int3': installed are binary, brevitas, full"),
         (["run", "--points", "1"], "greater than or equal to 3"),
         (["run", "--epochs", "lots"], "training.epochs"),
         (["run", "--optimiser", "bop"], "'bop' is for binary weights"),

@@ -66,6 +66,8 @@ def evaluate(model: nn.Module, params: Params, samples: Samples, *, batch: int =
         raise ValueError("evaluate: expected a model in evaluation mode, call model.eval() first")
     if len(samples.y) == 0:
         raise ValueError("evaluate: expected at least one sample")
+    # Copies, since some quantisers clamp the latent weights that they are given, in place.
+    params = {name: tensor.clone() for name, tensor in params.items()}
     wrong, loss = 0, 0.0
     for x, y in zip(torch.split(samples.x, batch), torch.split(samples.y, batch), strict=True):
         logits = call(model, params, x)

@@ -1,11 +1,11 @@
 """Normalisation statistics measured anew for given parameters."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from compare.errors import CompareError
 from compare.params import Params
@@ -20,8 +20,13 @@ def has_statistics(model: nn.Module) -> bool:
     return bool(_tracking(model))
 
 
-def _tracking(model: nn.Module) -> list[_BatchNorm]:
-    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+def _tracking(model: nn.Module) -> list[Any]:
+    """Modules that keep running statistics as batch normalisation does: in place, by ``momentum``, in training mode."""
+    return [
+        module
+        for module in model.modules()
+        if getattr(module, "track_running_stats", False) and hasattr(module, "momentum")
+    ]
 
 
 def calibrator(model: nn.Module) -> nn.Module:
@@ -39,7 +44,6 @@ def calibrator(model: nn.Module) -> nn.Module:
         )
     for module in found:
         module.train()
-        module.momentum = None  # cumulative: the mean over all batches, not a running one
     return copied
 
 
@@ -68,6 +72,8 @@ def re_estimated(measuring: nn.Module, params: Params, x: Tensor, *, batch: int 
     for name in fresh:
         if name.rpartition(".")[2] == "num_batches_tracked":
             fresh[name].zero_()
-    for part in x.chunk(-(-len(x) // batch)):
+    for number, part in enumerate(x.chunk(-(-len(x) // batch)), 1):
+        for module in _tracking(measuring):
+            module.momentum = 1 / number  # the mean over all batches, not a running one
         functional_call(measuring, fresh, (part,))  # which writes the statistics into ``fresh``
     return fresh

@@ -124,6 +124,7 @@ class Layer:
         binarised: The weight is latent, its signs are used.
         step: The sign function follows: a positive factor before it changes nothing.
         integer: What reaches the normalisation (or the sign function) is an integer, plus the bias if there is one.
+        quantised: The weight is latent and rounded to several levels: a factor on it changes more than a factor.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Layer:
     binarised: bool
     step: bool
     integer: bool
+    quantised: bool = False
 
     @property
     def threshold(self) -> str | None:

@@ -160,7 +160,7 @@ def _rows(layer: Layer, params: Params, normalisation: Normalisation, *, pivoted
     """What one linear map's own normalisation, or its sign function for latents, can take up."""
     if normalisation == "folded" and layer.norm is not None:
         return _folded(layer, params, pivoted=pivoted)
-    if layer.last or (layer.norm is None and not layer.binarised):
+    if layer.last or layer.quantised or (layer.norm is None and not layer.binarised):
         return {}
     weight = params[layer.weight]
     norms = _norms(_row_norms(weight, layer.axis))
@@ -200,8 +200,9 @@ def unit_last(graph: Graph, params: Params, invariant: Invariant, normalisation:
         return dict(params)
     layer = found[0]
     weight = params[layer.weight]
-    size = _norms(weight.norm())
-    folded = normalisation == "folded" and layer.norm is not None and not layer.binarised
+    size = _norms(weight.norm()) if not layer.quantised else torch.ones((), dtype=weight.dtype)
+    latent = layer.binarised or layer.quantised
+    folded = normalisation == "folded" and layer.norm is not None and not latent
     changed: Params = {}
     if layer.binarised:
         changed[layer.weight] = weight / size
@@ -225,7 +226,8 @@ def _folded(layer: Layer, params: Params, *, pivoted: bool) -> Params:
     """
     norm, weight = layer.norm, params[layer.weight]
     assert norm is not None, "called for normalised layers"
-    if not _fits(layer, params) or (norm.gain is None and layer.binarised):
+    latent = layer.binarised or layer.quantised
+    if not _fits(layer, params) or (norm.gain is None and latent):
         return {}
     deviation = torch.sqrt(params[norm.variance] + norm.eps)
     gain = params[norm.gain] if norm.gain else torch.ones_like(deviation)
@@ -235,8 +237,8 @@ def _folded(layer: Layer, params: Params, *, pivoted: bool) -> Params:
     rows = torch.where(usable, rows, 1.0)
     shift = params[layer.bias] if layer.bias else torch.zeros_like(alpha)
     changed = {norm.variance: torch.where(usable, 1 - norm.eps, params[norm.variance])}
-    if layer.binarised:
-        # Signs take up no factor; rows of latents get unit norm as they do with statistics kept.
+    if latent:
+        # Signs take up no factor; rows of latents get unit norm as they do with statistics kept. Levels neither.
         changed |= _rows(layer, params, "kept", pivoted=pivoted)
         rows = torch.ones_like(rows)
     else:

@@ -1,7 +1,7 @@
 """From a network to its coupling graph: torch.fx, one rule for each operation, and proof that nothing is left over."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -28,6 +28,11 @@ class Precision(Protocol):
     @property
     def standard_form(self) -> StandardForm:
         """Its standard form."""
+        ...
+
+    @property
+    def plain(self) -> Callable[[nn.Module, Tensor], nn.Module]:
+        """What stands for a model, see ``compare.Family``."""
         ...
 
 
@@ -78,6 +83,7 @@ def trace(
     if example_input.is_floating_point() and not bool(torch.isfinite(example_input).all()):
         raise SymmetryError("example_input: expected finite numbers, got NaN or infinity")
     _check_arguments(model, opaque, frozen, accept_ties)
+    model = family.plain(model, example_input)
     known = {**MODULE_RULES, **FUNCTION_RULES, **family.rules, **(rules or {})}
     working = copy.deepcopy(model).eval()
     _try(working, example_input)
@@ -92,9 +98,10 @@ def trace(
     for params in at:
         check(params, parameters(model), what="at")
     walk = Walk(traced, known, frozenset(opaque), frozenset(frozen), example_input)
+    reference = parameters(model)
     tracing = Tracing(
-        reference=parameters(model),
-        aliases=_aliases(model),
+        reference=reference,
+        aliases=_aliases(model, reference),
         ties=tie_rates(traced, example_input, [dict(params) for params in at] or [parameters(model)]),
         accept_ties=accept_ties,
     )
@@ -121,11 +128,13 @@ def _check_arguments(model: nn.Module, opaque: Sequence[str], frozen: Sequence[s
         raise SymmetryError(f"accept_ties: expected a fraction from 0 to 1, got {accept_ties}")
 
 
-def _aliases(model: nn.Module) -> dict[str, str]:
+def _aliases(model: nn.Module, reference: Params) -> dict[str, str]:
     """Every name of every parameter and buffer, to the first name of the same tensor."""
     first: dict[int, str] = {}
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
+    return {
+        name: first.setdefault(id(tensor), name) for name, tensor in named if first.get(id(tensor), name) in reference
+    }
 
 
 def _try(model: nn.Module, x: Tensor) -> None:

@@ -158,7 +158,8 @@ def _take_up(found: Checkpoint, working: nn.Module, optimiser: Optimiser) -> tup
     check(found.params, parameters(working), what="the checkpoint")
     with torch.no_grad():
         for name, tensor in [*working.named_parameters(), *working.named_buffers()]:
-            tensor.copy_(found.params[name])
+            if name in found.params:
+                tensor.copy_(found.params[name])
     if found.optimiser is not None:
         optimiser.load_state_dict(found.optimiser)
     return found.history

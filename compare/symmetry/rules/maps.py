@@ -14,11 +14,12 @@ from compare.symmetry.tracing.values import Axis, Draft, Piece, Value, still
 Rule: TypeAlias = Callable[..., Any]
 
 
-def linear_map(*, binarised: bool = False) -> Rule:
+def linear_map(*, binarised: bool = False, quantised: bool = False) -> Rule:
     """Rule for a module with ``weight`` and perhaps ``bias``: linear layers and convolutions, transposed ones too.
 
     Args:
         binarised: The module uses the signs of its weight.
+        quantised: The module rounds its weight to several levels.
     """
 
     def rule(site: Site, x: Value, *rest: Any) -> Value:
@@ -33,6 +34,7 @@ def linear_map(*, binarised: bool = False) -> Rule:
             axis=1 if transposed else 0,
             binarised=binarised,
             integer=binarised and x.integer,
+            quantised=quantised,
         )
         if len(weight.axes) == 2:
             return linear(site, x, weight, bias, draft=draft)
@@ -156,8 +158,8 @@ def _finished(
             site.tracing.offsets.append(bias.parameter)
     if draft is None:
         return Value(tuple(axes))
-    if draft.binarised:
-        # A binarised weight takes up no factor, neither to make a scale nor to undo one.
+    if draft.binarised or draft.quantised:
+        # Such a weight takes up no factor, neither to make a scale nor to undo one.
         site.unscaled(*weight.axes)
     site.tracing.drafts.append(draft)
     return Value(tuple(axes), integer=draft.integer and bias is None, source=draft, tail=draft)

@@ -207,6 +207,7 @@ def _layers(
                 binarised=draft.binarised,
                 step=draft.step and alone,
                 integer=all(other.integer for other in drafts),
+                quantised=draft.quantised,
             )
         )
     return tuple(layers)

@@ -85,6 +85,7 @@ class Draft:
     norm: Norm | None = None
     pooled: bool = False
     step: bool = False
+    quantised: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,22 @@
+"""Brevitas models: read as they are, analysed like any other network, converted and exported.
+
+Importing this imports Brevitas; ``import binarynets`` does not.
+"""
+
+from binarynets.brevitas.checks import load_state, settled
+from binarynets.brevitas.errors import BrevitasError
+from binarynets.brevitas.family import FAMILY, INT2, INT4, INT8, TERNARY
+from binarynets.brevitas.plain import effective, plain
+
+__all__ = [
+    "FAMILY",
+    "INT2",
+    "INT4",
+    "INT8",
+    "TERNARY",
+    "BrevitasError",
+    "effective",
+    "load_state",
+    "plain",
+    "settled",
+]

@@ -1,0 +1,176 @@
+"""Tracing rules for the layers that stand for Brevitas's: the group is what the quantisers really admit.
+
+Binary and odd weights admit signs; no weight with several levels admits a factor. Activations admit signs where they
+are odd, and none where they clamp unevenly; none admits a factor. What a quantiser does is tried, not read off its
+name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from binarynets.brevitas.layers import Activation, Map, Pool, Quantiser, TensorNorm
+from binarynets.brevitas.weights import Facts, weight_facts
+from compare.params import parameters
+from compare.symmetry.rules import Rule, elementwise, homogeneous, linear_map, norms, odd, passes, step
+from compare.symmetry.tracing.site import Site
+from compare.symmetry.tracing.values import Axis, Value
+
+
+def _map(site: Site, x: Value) -> Value:
+    """A linear map with quantised weights, and perhaps quantised inputs, bias and outputs."""
+    layer: Map = site.operation
+    facts = weight_facts(layer.layer)
+    x = _quantised(site, x, layer.input, "input_quant")
+    enabled = layer.layer.weight_quant.is_quant_enabled
+    result: Value = linear_map(binarised=facts.scale is not None, quantised=enabled and facts.scale is None)(site, x)
+    weight = site.parameter("weight")
+    assert weight is not None, "a linear map has a weight"
+    if enabled:
+        _limit(site, facts, weight)
+        _of_quantiser(site, "weight_quant", weight.axis(result_axis(layer)))
+        if facts.scale not in (None, 1.0):
+            result = _real(result)
+    bias = site.parameter("bias")
+    if bias is not None and layer.layer.bias_quant.is_quant_enabled:
+        site.unscaled(*bias.axes)
+        if not _odd_bias(layer):
+            site.positive(*bias.axes)
+        _of_quantiser(site, "bias_quant", bias.axis(0))
+    if not layer.output.enabled:
+        return result
+    return _quantised(site, result, layer.output, "output_quant")
+
+
+def result_axis(layer: Map) -> int:
+    """The weight's axis of outputs."""
+    return 1 if getattr(layer.layer, "transposed", False) else 0
+
+
+def _real(result: Value) -> Value:
+    """Sums of numbers that are no integers, whatever they are sums of."""
+    for draft in (result.source, result.tail):
+        if draft is not None:
+            draft.integer = False
+    return replace(result, integer=False)
+
+
+def _limit(site: Site, facts: Facts, weight: Value) -> None:
+    site.unscaled(*weight.axes)
+    if not facts.odd:
+        site.positive(*weight.axes)
+    why = "its quantiser treats {} differently by their places (groups of entries with scales of their own)"
+    if not facts.rows:
+        site.still(weight.axis(0), why.format("rows"))
+    if not facts.columns:
+        site.still(weight.axis(1), why.format("columns"))
+
+
+def _odd_bias(layer: Map) -> bool:
+    """Whether the bias quantiser is odd, tried on numbers of all sizes."""
+    quantiser = layer.layer.bias_quant
+    bias = layer.layer.bias.detach()
+    weight = layer.layer.weight_quant(layer.layer.weight.detach().clone())
+    inputs = layer._input_tensor(weight)
+    generator = torch.Generator().manual_seed(0)
+    for size in (1e-3, 1.0, 1e3, 1e6):
+        probe = size * torch.randn(bias.shape, generator=generator).to(bias.dtype)
+        positive, negative = (getattr(q, "value", q) for q in (quantiser(s * probe, inputs, weight) for s in (1, -1)))
+        if not torch.equal(positive, -negative):
+            return False
+    return True
+
+
+def _activation(site: Site, x: Value) -> Value:
+    layer: Activation = site.operation
+    return _quantised(site, _quantised(site, x, layer.input, "input_quant"), layer.act, "act_quant")
+
+
+def _quantised(site: Site, x: Value, quantiser: Quantiser, owner: str) -> Value:
+    """What passes an activation and its quantiser."""
+    channels = x.axis(1) if len(x.axes) > 1 else None
+    _of_quantiser(site, owner, channels)
+    rule = _rule_of(quantiser)
+    found: Value = rule(site, x)
+    if rule is step:
+        # The scale is a constant; integers times a scale are no integers any more.
+        one = bool((quantiser.about()[0] == 1).all())
+        return replace(found, integer=one)
+    return found
+
+
+def _rule_of(quantiser: Quantiser) -> Rule:
+    if not quantiser.enabled and quantiser._proxy.fused_activation_quant_proxy is None:
+        return passes
+    form = quantiser.form
+    identity = _is_identity(quantiser)
+    if form is not None and form.kind == "sign" and identity:
+        return step
+    probe = torch.cat([-torch.logspace(-6, 4, 400), torch.logspace(-6, 4, 400), torch.arange(1, 400) / 8])
+    probe = _shaped(quantiser, probe)
+    with torch.no_grad():
+        found = quantiser(probe.clone())
+        if torch.equal(found, probe):
+            return passes
+        if torch.equal(quantiser(2 * probe), 2 * found):
+            return homogeneous
+        return odd if torch.equal(quantiser(-probe), -found) else elementwise
+
+
+def _is_identity(quantiser: Quantiser) -> bool:
+    probe = torch.linspace(-5, 5, 101)
+    applied: Tensor = quantiser._proxy.fused_activation_quant_proxy.activation_impl(probe.clone())
+    return torch.equal(applied, probe)
+
+
+def _shaped(quantiser: Quantiser, probe: Tensor) -> Tensor:
+    """The probe in a shape that scales with an entry for each channel take."""
+    if not quantiser.enabled:
+        return probe
+    scale = quantiser.about()[0]
+    if scale.numel() == 1:
+        return probe.to(scale.dtype)
+    return probe.to(scale.dtype).view(-1, *(1 for _ in range(scale.ndim - 1))) * torch.ones_like(scale)
+
+
+def _of_quantiser(site: Site, owner: str, channels: Axis | None) -> None:
+    """Scales of a quantiser: one number stays as it is, those of channels move with their channel."""
+    module = site.operation.get_submodule(owner)
+    for name in parameters(module):
+        value = site.parameter(f"{owner}.{name}")
+        if value is None or value.parameter is None or value.parameter == site.own("weight"):
+            continue
+        site.tracing.unscored.add(value.parameter)
+        for axis in value.axes:
+            if channels is not None and len(axis) == len(channels) > 1:
+                site.one(axis)
+                list(site.same(axis, channels))
+            else:
+                site.still(axis)
+
+
+def _pool(site: Site, x: Value) -> Value:
+    """Pooling that cuts bits off: units may be renamed, no more."""
+    site.one(*x.axes)
+    found: Value = norms.average(site, x)
+    return found.plain()
+
+
+def _tensor_norm(site: Site, x: Value) -> Value:
+    """One mean and one variance for all entries: they may be renamed, no more."""
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        value = site.parameter(name)
+        assert value is not None, "it has them all"
+        site.tracing.unscored.add(str(value.parameter))
+        for axis in value.axes:
+            site.still(axis)
+    site.one(*x.axes)
+    return replace(x.plain(), tail=x.tail)
+
+
+RULES: Mapping[type[nn.Module], Rule] = {Map: _map, Activation: _activation, Pool: _pool, TensorNorm: _tensor_norm}
+"""Rules for the layers of ``binarynets.brevitas.layers``, by exact type."""
