@@ -3,9 +3,11 @@ from .data import Data as Data
 from .data import Split as Split
 from .data import load_data as load_data
 from .evaluation import Curve as Curve
+from .evaluation import LocalEnergy as LocalEnergy
 from .evaluation import error_curve as error_curve
 from .evaluation import error_curves as error_curves
 from .evaluation import evaluate as evaluate
+from .evaluation import local_energy as local_energy
 from .family import Family as Family
 from .family import families as families
 from .geometry import Distances as Distances

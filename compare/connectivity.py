@@ -10,7 +10,7 @@ from torch import nn
 
 from compare.data import Data, Split
 from compare.errors import CompareError
-from compare.evaluation import error_curves
+from compare.evaluation import error_curves, local_energy
 from compare.evaluation.statistics import has_statistics
 from compare.family import Family
 from compare.geometry import AntipodalError, barrier, distances, geodesic_path, linear_path
@@ -23,6 +23,10 @@ from compare.training import Trained
 
 POINTS = 25
 SAMPLES = 10_000
+
+# From the first rises in full precision to where both precisions err on half of all samples; binary ones rise from 0.5.
+ENERGY_SIGMAS = (0.1, 0.3, 0.5, 0.7, 1.0)
+ENERGY_SAMPLES = 2_000
 
 _PATHS = {"linear": linear_path, "geodesic": geodesic_path}
 
@@ -56,7 +60,8 @@ def connect(
     Each treatment is measured on the straight line, the last two on the geodesic as well, with normalisation statistics
     interpolated and (where the network has any) re-estimated on training data, on both splits. Two null controls come
     with it: ``a`` against a random symmetric copy of itself, and against an untrained network. What a precision can
-    measure beyond that (``Family.landscape``) is measured of the matched pair.
+    measure beyond that (``Family.landscape``) is measured of the matched pair. Of each network the local energy is
+    measured (``local_energy``), in standard form, with noise on the weights of all linear maps.
 
     The standard form keeps outputs as they are (``invariant="loss"``), so that losses can be read.
 
@@ -87,6 +92,7 @@ def connect(
     """
     if points < 2 or samples < 2:
         raise RequestError(f"expected at least 2 points and 2 samples, got {points} and {samples}")
+    model = family.plain(model, data.train.x[:16])
     check(a, parameters(model), what="a")
     check(b, parameters(model), what="b")
     graph = trace(model, data.train.x[:16], family, at=(a, b))
@@ -106,6 +112,7 @@ def connect(
     return Record(
         precision=family.name,
         title=family.title,
+        bits=family.bits,
         model=_description(model),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         data=_data(data, splits),
@@ -119,6 +126,7 @@ def connect(
             _control("untrained", bench, _treated(graph, a, fresh, seed), notes),
         ),
         landscape=landscape,
+        energies=_energies(graph, model, pair.ends["standard form"], data.train.subset(min(samples, ENERGY_SAMPLES))),
         notes=tuple(dict.fromkeys(notes)),
         configuration=dict(configuration) if configuration is not None else None,
         provenance=provenance(threads=torch.get_num_threads(), command=command),
@@ -197,6 +205,13 @@ class _Bench:
             )
 
 
+def _energies(graph: Graph, model: nn.Module, ends: tuple[Params, Params], train: Split) -> tuple[record.Energy, ...]:
+    """Local energies of both ends. The noise has a seed of its own: a network has one energy, whatever its pair."""
+    names = {layer.weight for layer in graph.layers}
+    a, b = (local_energy(model, params, train, ENERGY_SIGMAS, names=names) for params in ends)
+    return record.Energy(network="a", split="train", **vars(a)), record.Energy(network="b", split="train", **vars(b))
+
+
 def _control(name: Any, bench: _Bench, pair: _Pair, notes: list[str]) -> record.Control:
     curves: list[record.Curve] = []
     treatments: tuple[Treatment, ...] = ("as trained", "matched")
@@ -206,13 +221,17 @@ def _control(name: Any, bench: _Bench, pair: _Pair, notes: list[str]) -> record.
 
 
 def _untrained(model: nn.Module, seed: int) -> Params:
-    """Fresh parameters from the modules' own ``reset_parameters``.
+    """Fresh parameters from the modules' own ``reset_parameters``; a module's speaks for all modules inside it.
 
     The seed is derived: the plain one may be that from which the first network started.
     """
     fresh = copy.deepcopy(model)
-    owners = [module for module in fresh.modules() if list(module.parameters(recurse=False))]
-    stuck = [type(module).__name__ for module in owners if not hasattr(module, "reset_parameters")]
+    resetting = [name for name, module in fresh.named_modules() if hasattr(module, "reset_parameters")]
+    stuck = [
+        type(module).__name__
+        for name, module in fresh.named_modules()
+        if list(module.parameters(recurse=False)) and not any(f"{name}.".startswith(f"{r}.") for r in resetting)
+    ]
     if stuck:
         raise ControlError(
             f"no untrained control: {', '.join(sorted(set(stuck)))} holds parameters and has no reset_parameters(). "
@@ -220,8 +239,8 @@ def _untrained(model: nn.Module, seed: int) -> Params:
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived(seed, "untrained"))
-        for module in owners:
-            module.reset_parameters()  # type: ignore[operator]
+        for name in resetting:
+            fresh.get_submodule(name).reset_parameters()  # type: ignore[operator]
     return parameters(fresh)
 
 

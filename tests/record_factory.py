@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from typing import Any
+from typing import Any, Literal
 
 from compare.runs.landscape import ExactCurve, Landscape, LayerFlips, Neighbourhood, Order, Robustness
 from compare.runs.record import (
@@ -10,6 +10,7 @@ from compare.runs.record import (
     Curve,
     Data,
     Distance,
+    Energy,
     Epoch,
     Match,
     Network,
@@ -30,11 +31,19 @@ HEIGHTS: dict[tuple[str, Treatment], float] = {
     ("full", "standard form"): 0.4,
     ("full", "matched"): 0.05,
 }
+HEIGHTS |= {
+    (precision, treatment): 0.01 * number * share
+    for number, precision in enumerate(("ternary", "int2", "int4", "int8"), 35)
+    for treatment, share in zip(("as trained", "standard form", "matched"), (1.5, 1.3, 0.4), strict=True)
+}
+ERRORS = {"binary": 0.02, "ternary": 0.018, "int2": 0.016, "int4": 0.014, "int8": 0.012}
 PATHS: dict[Treatment, tuple[PathKind, ...]] = {
     "as trained": ("linear",),
     "standard form": ("linear", "geodesic"),
     "matched": ("linear", "geodesic"),
 }
+# Bits of a weight.
+LADDER = {"binary": 1.0, "ternary": math.log2(3), "int2": 2.0, "int4": 4.0, "int8": 8.0, "full": 32.0}
 TITLES = {"binary": "binary (1-bit weights and activations)", "full": "full precision (32-bit)"}
 
 
@@ -47,12 +56,23 @@ def records(
 
 
 def made_up(
-    precision: str = "binary", a: int = 0, b: int = 1, *, points: int = 25, landscapes: bool = False, **changes: Any
+    precision: str = "binary",
+    a: int = 0,
+    b: int = 1,
+    *,
+    points: int = 25,
+    landscapes: bool = False,
+    ladder: bool = False,
+    **changes: Any,
 ) -> Record:
-    """One made-up record; the same arguments give the same one. Only binary networks have ``landscapes``."""
+    """One made-up record; the same arguments give the same one. Only binary networks have ``landscapes``.
+
+    With ``ladder`` it has the bits of its precision, and local energies.
+    """
     content: dict[str, Any] = {
         "precision": precision,
         "title": TITLES.get(precision, precision),
+        "bits": LADDER[precision] if ladder else None,
         "model": "64 - 32 - 32 - 10",
         "parameters": 3402 if precision == "binary" else 3370,
         "data": Data(
@@ -73,6 +93,7 @@ def made_up(
         "curves": curves(precision, a, b, points),
         "controls": controls(precision, a, points),
         "landscape": landscape(a, b) if landscapes and precision != "full" else None,
+        "energies": (energy(precision, a), energy(precision, b, "b")) if ladder else (),
         "notes": ("a made-up note",),
         "configuration": {"data": "made-up digits", "training": {"epochs": 5, "optimiser": "adam"}},
         "provenance": Provenance(
@@ -102,7 +123,7 @@ def network(precision: str, seed: int) -> Network:
         )
         for epoch in range(1, 6)
     )
-    error = (0.02 if precision == "binary" else 0.01) + seed / 360
+    error = ERRORS.get(precision, 0.01) + seed / 360
     return Network(
         name=f"seed {seed}",
         seed=seed,
@@ -115,7 +136,9 @@ def network(precision: str, seed: int) -> Network:
 def distances(precision: str, a: int, b: int) -> tuple[Distance, ...]:
     """Distances that shrink from treatment to treatment."""
     treatments: tuple[Treatment, ...] = ("as trained", "standard form", "matched")
-    shares = zip(treatments, (1.0, 0.98, 0.6), strict=True)
+    shares = zip(
+        treatments, (1.0, 0.98, {"ternary": 0.62, "int2": 0.64, "int4": 0.66}.get(precision, 0.6)), strict=True
+    )
     return tuple(
         Distance(
             treatment=treatment,
@@ -199,6 +222,21 @@ def controls(precision: str, a: int, points: int = 25) -> tuple[Control, ...]:
     return (
         Control(name="symmetric copy", distances=distances(precision, a, a), curves=copied),
         Control(name="untrained", distances=distances(precision, a, a), curves=fresh),
+    )
+
+
+def energy(precision: str, seed: int, end: Literal["a", "b"] = "a", samples: int = 500) -> Energy:
+    """A local energy that rises with the square of the noise up to 1, and falls with bits."""
+    sigmas = (0.5, 1.0, 2.0)
+    return Energy(
+        network=end,
+        split="train",
+        samples=samples,
+        draws=10,
+        error=network(precision, seed).errors["train"],
+        sigmas=sigmas,
+        rises=tuple(min(0.8, sigma**2 * (1 + seed / 10) * 0.2 / (1 + LADDER[precision])) for sigma in sigmas),
+        standard_errors=tuple(0.01 * sigma for sigma in sigmas),
     )
 
 

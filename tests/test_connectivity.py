@@ -7,13 +7,14 @@ from zoo import FAMILIES, difference
 
 import fullprecision
 from compare import connect, load_data
-from compare.connectivity import ControlError
+from compare.connectivity import ENERGY_SIGMAS, ControlError
+from compare.evaluation import evaluate, local_energy
 from compare.experiment import build
 from compare.family import PrecisionError, families
 from compare.params import ParameterError, call, parameters, sign
 from compare.runs import Record
 from compare.runs.configuration import configure
-from compare.symmetry import random_element, trace
+from compare.symmetry import random_element, standard_form, trace
 from compare.training import TrainingSettings, train
 
 
@@ -107,6 +108,40 @@ def test_null_control_untrained(records, precision) -> None:
     angles = {d.treatment: d.rms_angle for d in records[precision].controls[1].distances}
     between = {d.treatment: d.rms_angle for d in records[precision].distances}
     assert angles["matched"] > between["matched"]
+
+
+@pytest.mark.parametrize("precision", FAMILIES)
+def test_local_energies_are_those_of_the_standard_forms(records, trained, digits, precision) -> None:
+    module, family = FAMILIES[precision]
+    record = records[precision]
+    assert record.bits == {"binary": 1, "full": 32}[precision]
+    model = module.mlp(64, [32, 24], 10).eval()
+    ends = [one.params for one in trained[precision]]
+    graph = trace(model, digits.train.x[:16], family, at=ends)
+    names = [f"linear{i}.weight" for i in (1, 2, 3)]
+    for name, params, energy in zip("ab", ends, record.energies, strict=True):
+        form = standard_form(graph, params, invariant="loss")
+        expected = local_energy(model, form, digits.train, ENERGY_SIGMAS, names=names)
+        assert energy.model_dump() == {"network": name, "split": "train", **vars(expected)}
+        assert (energy.draws, energy.samples) == (10, len(digits.train))
+        assert energy.rises[-1] > 0.3
+
+
+def test_a_network_has_one_local_energy_whatever_its_pair(records, trained, digits) -> None:
+    """Nor does the seed of the measurement matter."""
+    a, b = trained["full"]
+    again = _connect("full", {"full": (b, a)}, digits, points=2, seed=5)
+    first, second = records["full"].energies
+    assert again.energies == (second.model_copy(update={"network": "a"}), first.model_copy(update={"network": "b"}))
+
+
+def test_local_energies_are_measured_on_a_part_of_the_samples(trained, digits, monkeypatch) -> None:
+    monkeypatch.setattr("compare.connectivity.ENERGY_SAMPLES", 60)
+    record = _connect("full", trained, digits, points=2, samples=100)
+    assert [energy.samples for energy in record.energies] == [60, 60]
+    model, params = fullprecision.mlp(64, [32, 24], 10).eval(), trained["full"][0].params
+    assert record.energies[0].error == evaluate(model, params, digits.train.subset(60)).error
+    assert _connect("full", trained, digits, points=2, samples=50).energies[0].samples == 50
 
 
 def test_hamming_is_for_binary_networks(records) -> None:

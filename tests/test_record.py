@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from record_factory import bump, made_up
+from record_factory import bump, energy, made_up
 from record_factory import records as made_up_records
 
 from compare.geometry import barrier
@@ -20,6 +20,7 @@ from compare.runs import RecordError, read_record, read_records, record, write_r
 provenance_module = importlib.import_module("compare.runs.provenance")
 
 CURVE = {"ts": [0, 0.5, 1], "errors": [0.1, 0.6, 0.3], "losses": [1, 2, 3], "barrier": 0.3, "barrier_over_chord": 0.4}
+ENERGY = json.loads(energy("binary", 0).model_dump_json())
 REFUSED = {
     "no ts": ("curves.0", {"ts": [], "errors": [], "losses": []}, r"at least 2 ts that increase .*, got \[\]"),
     "one t": ("curves.0", {"ts": [0], "errors": [0.1], "losses": [1]}, r"got \[0.0\]"),
@@ -33,6 +34,35 @@ REFUSED = {
     "no control": ("", {"controls": []}, "symmetric copy, untrained once, got none"),
     "one control twice": ("controls.1", {"name": "symmetric copy"}, "once, got symmetric copy, symmetric copy"),
     "no test samples": ("data", {"evaluated": {"train": 3}}, "train and test samples, got train"),
+    "no bits": ("", {"bits": 0}, "bits: .*greater than 0"),
+    "energy of no noise": (
+        "",
+        {"energies": [{**ENERGY, "sigmas": [0, 1, 2]}]},
+        "energies.0.sigmas.0: .*greater than 0",
+    ),
+    "energy at no sigma": ("", {"energies": [{**ENERGY, "sigmas": []}]}, "energies.0.sigmas: .*at least 1 item"),
+    "fewer rises": ("", {"energies": [{**ENERGY, "rises": [0.1]}]}, "3 sigmas, 1 rises and 3 standard errors differ"),
+    "one standard error": ("", {"energies": [{**ENERGY, "standard_errors": [0]}]}, "and 1 standard errors differ"),
+    "a negative one": (
+        "",
+        {"energies": [{**ENERGY, "standard_errors": [0, -1, 0]}]},
+        "standard_errors.1: .*or equal to 0",
+    ),
+    "sigmas back": (
+        "",
+        {"energies": [{**ENERGY, "sigmas": [1, 1, 2]}]},
+        r"sigmas that increase, got \[1.0, 1.0, 2.0\]",
+    ),
+    "above all errors": (
+        "",
+        {"energies": [{**ENERGY, "rises": [0, 0, 1.0]}]},
+        "errors from 0 to 1, from 0.00.*: .*1.0",
+    ),
+    "below all errors": ("", {"energies": [{**ENERGY, "rises": [0, -0.1, 0]}]}, "errors from 0 to 1"),
+    "one draw": ("", {"energies": [{**ENERGY, "draws": 1}]}, "energies.0.draws: .*or equal to 2"),
+    "no samples": ("", {"energies": [{**ENERGY, "samples": 0}]}, "energies.0.samples: .*or equal to 1"),
+    "energies of another": ("", {"energies": [{**ENERGY, "network": "c"}]}, "energies.0.network: .*'a' or 'b'"),
+    "one end twice": ("", {"energies": [ENERGY, ENERGY]}, r"at most once, got a \(train\), a \(train\)"),
     "no time": ("provenance", {"created": "yesterday"}, "provenance.created: .*yesterday"),
     "no time zone": ("provenance", {"created": "2000-01-01T00:00:00"}, "a time with its zone"),
 }
@@ -58,6 +88,29 @@ def test_what_contradicts_itself_is_refused(tmp_path, place, change, message) ->
 def test_the_curve_that_the_refused_ones_start_from_is_accepted(tmp_path) -> None:
     (tmp_path / "record.json").write_text(_changed("curves.0", CURVE))
     assert read_record(tmp_path / "record.json").curves[0].barrier == 0.3
+
+
+def test_energies_as_they_are_measured_are_accepted(tmp_path) -> None:
+    """Of an error of 0 or 1 nothing is left below or above; rounding may lead just outside."""
+    ends = [
+        {**ENERGY, "error": 0, "rises": [0, -1e-12, 1]},
+        {**ENERGY, "network": "b", "error": 1, "rises": [-1, 0, 0]},
+    ]
+    (tmp_path / "record.json").write_text(_changed("", {"energies": ends, "bits": 1.585}))
+    found = read_record(tmp_path / "record.json")
+    assert ([one.network for one in found.energies], found.bits) == (["a", "b"], 1.585)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_older_records_have_neither_bits_nor_energies_and_are_read(tmp_path, version) -> None:
+    content = json.loads(made_up(landscapes=version == 2).model_dump_json())
+    for name in ("bits", "energies", *(["landscape"] if version == 1 else [])):
+        del content[name]
+    (tmp_path / "record.json").write_text(json.dumps({**content, "schema_version": version}))
+    found = read_record(tmp_path / "record.json")
+    assert (found.schema_version, found.bits, found.energies) == (version, None, ())
+    assert (found.landscape is None) == (version == 1)
+    assert made_up().schema_version == record.SCHEMA_VERSION == 3
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=9))

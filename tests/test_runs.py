@@ -46,7 +46,7 @@ def test_a_record_comes_back_as_it_was(tmp_path, record) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(schema_version=99), "schema version 99, .* reads up to 2: install a newer"),
+        (lambda c: c.update(schema_version=99), "schema version 99, .* reads up to 3: install a newer"),
         (lambda c: c.pop("schema_version"), "is not a record: expected a JSON object with 'schema_version'"),
         (lambda c: c.pop("match"), "match: Field required"),
         (lambda c: c.update(surprise=1), "surprise: Extra inputs"),

@@ -4,7 +4,9 @@ Importing this imports Brevitas; ``import binarynets`` does not.
 """
 
 from binarynets.brevitas.checks import load_state, settled
+from binarynets.brevitas.convert import from_brevitas, from_brevitas_params, to_brevitas
 from binarynets.brevitas.errors import BrevitasError
+from binarynets.brevitas.export import Exported, export_qonnx
 from binarynets.brevitas.family import FAMILY, INT2, INT4, INT8, TERNARY
 from binarynets.brevitas.plain import effective, plain
 
@@ -15,8 +17,13 @@ __all__ = [
     "INT8",
     "TERNARY",
     "BrevitasError",
+    "Exported",
     "effective",
+    "export_qonnx",
+    "from_brevitas",
+    "from_brevitas_params",
     "load_state",
     "plain",
     "settled",
+    "to_brevitas",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 import brevitas.nn as qnn
 import torch
 from brevitas.core.function_wrapper import TensorClampSte
+from brevitas.core.quant import BinaryQuant, ClampedBinaryQuant
 from brevitas.quant import (
     Int8WeightPerTensorFloat,
     SignedBinaryActPerTensorConst,
@@ -20,7 +21,6 @@ from torch import nn
 
 from binarynets.brevitas.plain import effective, plain
 from binarynets.brevitas.rules import RULES
-from binarynets.brevitas.weights import weight_facts
 from binarynets.family import FAMILY as BINARY
 from binarynets.signs import latent_form
 from compare import networks
@@ -45,12 +45,13 @@ def quantised_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def binary_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Those of ``quantised_weights`` of which the layers use the signs."""
-    return {
-        name: weight
-        for name, weight in quantised_weights(model).items()
-        if weight_facts(model.get_submodule(name.rpartition(".")[0])).scale is not None
-    }
+    """Those of ``quantised_weights`` with a binary quantiser; asked in every step of training, so nothing is tried."""
+    found = {}
+    for name, weight in quantised_weights(model).items():
+        layer: Any = model.get_submodule(name.rpartition(".")[0])
+        if isinstance(layer.weight_quant.tensor_quant, BinaryQuant | ClampedBinaryQuant):
+            found[name] = weight
+    return found
 
 
 @torch.no_grad()
@@ -138,7 +139,7 @@ def _integer_parts(bits: int) -> Parts:
     return parts(weight, partial(_integer_activation, bits))
 
 
-def _family(name: str, title: str, bits: float, made_of: Parts) -> Family:
+def _family(name: str, title: str, bits: float | None, made_of: Parts) -> Family:
     return Family(
         name=name,
         title=title,
@@ -154,7 +155,7 @@ def _family(name: str, title: str, bits: float, made_of: Parts) -> Family:
     )
 
 
-FAMILY = _family("brevitas", "Brevitas (its own networks: 1-bit weights and activations)", 1.0, _BINARY_PARTS)
+FAMILY = _family("brevitas", "Brevitas model", None, _BINARY_PARTS)
 """Reads any Brevitas model; the networks that it makes by itself are binary."""
 
 TERNARY = _family("ternary", "ternary (weights and activations -1, 0, +1)", math.log2(3), _TERNARY_PARTS)

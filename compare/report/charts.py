@@ -165,12 +165,14 @@ def _y(field: str) -> alt.Y:
     return alt.Y(f"{field}:Q", title="error (% of samples)", scale=alt.Scale(zero=True))
 
 
-def _hue(drawn: Sequence[Treatment]) -> alt.Color:
+def treatment_hue(drawn: Sequence[Treatment]) -> alt.Color:
+    """Treatments told apart by colour, the same in all charts."""
     colours = alt.Scale(domain=list(drawn), range=[COLOURS[treatment] for treatment in drawn])
     return alt.Color("treatment:N", title="networks", scale=colours, legend=_legend())
 
 
-def _dash(drawn: Sequence[Treatment]) -> alt.StrokeDash:
+def treatment_dash(drawn: Sequence[Treatment]) -> alt.StrokeDash:
+    """Treatments told apart by dashes, beside ``treatment_hue``."""
     dashes = alt.Scale(domain=list(drawn), range=[DASHES[treatment] for treatment in drawn])
     return alt.StrokeDash("treatment:N", title="networks", scale=dashes, legend=_legend())
 
@@ -182,13 +184,13 @@ def _legend() -> alt.Legend:
 
 def _band(drawn: Sequence[Treatment]) -> alt.Chart:
     shade = alt.Chart().transform_filter("isValid(datum.mean)").mark_area(opacity=0.15)
-    layer: alt.Chart = shade.encode(x=path_axis(), y=_y("low"), y2="high:Q", color=_hue(drawn))
+    layer: alt.Chart = shade.encode(x=path_axis(), y=_y("low"), y2="high:Q", color=treatment_hue(drawn))
     return layer
 
 
 def _pair_lines(drawn: Sequence[Treatment]) -> alt.Chart:
     lines = alt.Chart().transform_filter("isValid(datum.pair)").mark_line(strokeWidth=0.8, opacity=0.5)
-    layer: alt.Chart = lines.encode(x=path_axis(), y=_y("error"), detail="pair:N", color=_hue(drawn))
+    layer: alt.Chart = lines.encode(x=path_axis(), y=_y("error"), detail="pair:N", color=treatment_hue(drawn))
     return layer
 
 
@@ -197,8 +199,8 @@ def _mean_line(drawn: Sequence[Treatment]) -> alt.Chart:
     layer: alt.Chart = line.encode(
         x=path_axis(),
         y=_y("mean"),
-        color=_hue(drawn),
-        strokeDash=_dash(drawn),
+        color=treatment_hue(drawn),
+        strokeDash=treatment_dash(drawn),
     )
     return layer
 
@@ -209,7 +211,7 @@ def _marks(drawn: Sequence[Treatment]) -> alt.Chart:
     layer: alt.Chart = marks.encode(
         x=path_axis(),
         y=_y("mean"),
-        color=_hue(drawn),
+        color=treatment_hue(drawn),
         tooltip=[
             alt.Tooltip("treatment:N", title="networks"),
             alt.Tooltip("statistics:N", title="path"),

@@ -13,6 +13,8 @@ import vl_convert
 
 from compare.report import charts
 from compare.report.charts import Chart
+from compare.report.ladder import ladder, ladder_barriers, local_energies
+from compare.report.ladder_charts import ladder_charts
 from compare.report.landscape import exact_errors, exact_networks, neighbourhoods, robustness
 from compare.report.landscape_charts import exact_charts, neighbourhood_charts, robustness_charts
 from compare.report.sections import Section, pair_name, sections
@@ -107,10 +109,12 @@ def _section(section: Section, number: int, specs: dict[str, dict[str, Any]]) ->
     parts = (
         (f'<section id="s{number}">', f"<h2>{escape(heading(section))}</h2>", f"<p>{escape(lead(section))}</p>"),
         _table(summary(section)),
+        *_ladder(section, specs),
         _figures(charts.path_charts(section, "linear"), specs),
         _folded("Error along the geodesic", _figures(charts.path_charts(section, "geodesic"), specs)),
         *(_table(barriers(section, split)) for split in SPLITS),
         *_landscape(section, specs),
+        _table(local_energies(section)),
         _table(distances(section)),
         _table(matching(section)),
         _table(controls(section)),
@@ -121,6 +125,12 @@ def _section(section: Section, number: int, specs: dict[str, dict[str, Any]]) ->
         ("</section>",),
     )
     return list(itertools.chain.from_iterable(parts))
+
+
+def _ladder(section: Section, specs: dict[str, dict[str, Any]]) -> Iterator[Iterable[str]]:
+    yield _table(ladder(section))
+    yield _figures(ladder_charts(section), specs)
+    yield _table(ladder_barriers(section))
 
 
 def _landscape(section: Section, specs: dict[str, dict[str, Any]]) -> Iterator[Iterable[str]]:

@@ -12,6 +12,7 @@ from compare.runs.record import (
     ControlName,
     Curve,
     Data,
+    Energy,
     Network,
     PathKind,
     Record,
@@ -21,7 +22,7 @@ from compare.runs.record import (
 )
 
 _T = TypeVar("_T")
-_Around = TypeVar("_Around", Neighbourhood, Robustness)
+_Around = TypeVar("_Around", Neighbourhood, Robustness, Energy)
 
 
 class ReportError(CompareError, ValueError):
@@ -49,6 +50,17 @@ class Group:
         Names are free ("a", "b"), so what was recorded of the training counts too, or else errors and losses.
         """
         return tuple(_distinct((network for record in self.records for network in record.networks), _identity))
+
+    @property
+    def bits(self) -> float | None:
+        """Bits of a weight; None where no record says (those of version 1 and 2 do not)."""
+        return next((record.bits for record in self.records if record.bits is not None), None)
+
+    @property
+    def energies(self) -> tuple[tuple[Network, Energy], ...]:
+        """Each local energy once, with its network: pairs that share a network repeat the same one."""
+        found = ((r.networks["ab".index(energy.network)], energy) for r in self.records for energy in r.energies)
+        return _once(found)
 
     def curves(
         self, treatment: Treatment, path: PathKind, statistics: Statistics, split: SplitName
@@ -91,8 +103,7 @@ class Group:
             if record.landscape is not None
             for part in parts(record.landscape)
         )
-        # First in one pair, a network may be second in another.
-        return tuple(_distinct(found, lambda one: (_identity(one[0]), one[1].model_copy(update={"network": "a"}))))
+        return _once(found)
 
 
 @dataclass(frozen=True)
@@ -168,8 +179,8 @@ def _groups(records: Sequence[Record]) -> tuple[Group, ...]:
 
 def _group(label: str, records: Sequence[Record]) -> Group:
     # Data, points and training settings agree within a group: the seed of the measurement is all that is left.
-    # Of repeats the one that has a landscape says most (version 1 has none).
-    richest = sorted(records, key=lambda record: record.landscape is None)
+    # Of repeats the one that has a landscape says most, then one that has energies (older versions have neither).
+    richest = sorted(records, key=lambda record: (record.landscape is None, not record.energies))
     kept = _distinct(richest, lambda record: (*map(_identity, record.networks), record.seed))
     return Group(label, tuple(kept), repeats=len(records) - len(kept))
 
@@ -210,6 +221,11 @@ def _distinct(items: Iterable[_T], key: Callable[[_T], Any] = lambda item: item)
             keys.append(one)
             found.append(item)
     return found
+
+
+def _once(found: Iterable[tuple[Network, _Around]]) -> tuple[tuple[Network, _Around], ...]:
+    # First in one pair, a network may be second in another.
+    return tuple(_distinct(found, lambda one: (_identity(one[0]), one[1].model_copy(update={"network": "a"}))))
 
 
 def _identity(network: Network) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import get_args
 
+from compare.report.ladder import ladder, ladder_barriers, local_energies
 from compare.report.landscape import exact_errors, exact_networks, neighbourhoods, robustness
 from compare.report.numbers import percent, show
 from compare.report.sections import Group, Section, find
@@ -27,6 +28,8 @@ def tables(section: Section) -> tuple[Table, ...]:
     """All tables of a section that have rows, the summary first."""
     made = (
         summary(section),
+        ladder(section),
+        ladder_barriers(section),
         quality(section),
         distances(section),
         *(barriers(section, split) for split in SPLITS),
@@ -34,6 +37,7 @@ def tables(section: Section) -> tuple[Table, ...]:
         exact_networks(section),
         neighbourhoods(section),
         robustness(section),
+        local_energies(section),
         controls(section),
         matching(section),
     )

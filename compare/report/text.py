@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from compare.report.ladder import ladder
 from compare.report.sections import Group, Section, sections
 from compare.report.table import Table
 from compare.report.tables import SPREAD, TERMS, controls, distances, summary, tables
@@ -17,7 +18,8 @@ def markdown(records: Iterable[Record], *, brief: bool = False) -> str:
     Args:
         records: At least one; any precisions, data sets and models. Those of different data or models are never
             averaged.
-        brief: Only the summary, the distances and the null controls.
+        brief: Only the summary, the precision ladder (where there are enough precisions), the distances and the null
+            controls.
 
     Returns:
         GitHub-flavoured Markdown, its columns padded.
@@ -73,13 +75,18 @@ def notes(section: Section) -> list[str]:
 
 def _section(section: Section, *, brief: bool) -> list[str]:
     blocks = [f"## {_one_line(heading(section))}", _paragraph(lead(section))]
-    made = (summary(section), distances(section), controls(section)) if brief else tables(section)
+    made = _brief(section) if brief else tables(section)
     for table in made:
         blocks += [f"### {table.title}", _paragraph(table.note), _table(table)]
     remarks = notes(section)
     if remarks:
         blocks += ["### Notes", "\n".join(f"- {_one_line(remark)}" for remark in remarks)]
     return blocks
+
+
+def _brief(section: Section) -> list[Table]:
+    rungs = [table for table in (ladder(section),) if table.rows]
+    return [summary(section), *rungs, distances(section), controls(section)]
 
 
 def _paragraph(text: str) -> str:

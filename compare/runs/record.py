@@ -19,7 +19,7 @@ from compare.runs.part import SplitName as SplitName
 from compare.runs.part import Statistics as Statistics
 from compare.runs.part import Treatment as Treatment
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class RecordError(CompareError, ValueError):
@@ -122,6 +122,38 @@ def _shown(numbers: tuple[float, ...]) -> str:
     return f"[{', '.join(map(str, numbers[:6]))}{', ...' if len(numbers) > 6 else ''}]"
 
 
+class Energy(Part):
+    """Local energy of one end: how much noise that multiplies the weights raises its error, in standard form.
+
+    ``network`` is the first ("a") or the second of the record's two; ``error`` its own error (a fraction) on
+    ``samples`` samples of ``split``; ``rises`` are the means over ``draws`` draws of z of err(w + sigma z w) - err(w),
+    one for each of ``sigmas``, and ``standard_errors`` those of these means.
+    """
+
+    network: Literal["a", "b"]
+    split: SplitName
+    samples: Annotated[int, Field(ge=1)]
+    draws: Annotated[int, Field(ge=2)]
+    error: Fraction
+    sigmas: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+    rises: tuple[float, ...]
+    standard_errors: tuple[Annotated[float, Field(ge=0)], ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Energy":
+        if not len(self.sigmas) == len(self.rises) == len(self.standard_errors):
+            raise ValueError(
+                f"{len(self.sigmas)} sigmas, {len(self.rises)} rises and {len(self.standard_errors)} standard errors "
+                "differ in number"
+            )
+        if any(sigma >= after for sigma, after in itertools.pairwise(self.sigmas)):
+            raise ValueError(f"expected sigmas that increase, got {_shown(self.sigmas)}")
+        # An error and its rise give an error; they were rounded one by one.
+        if not all(-1e-9 <= self.error + rise <= 1 + 1e-9 for rise in self.rises):
+            raise ValueError(f"expected rises that lead to errors from 0 to 1, from {self.error}: {_shown(self.rises)}")
+        return self
+
+
 class Match(Part):
     """The matching used: its objective, an upper bound of it, and the objective reached from each start."""
 
@@ -189,13 +221,15 @@ class Provenance(Part):
 class Record(Part):
     """Everything measured between two networks of one precision on one data set.
 
-    Version 1 has no ``landscape``; both are read.
+    ``bits`` are those of one weight, None where that is no one number; ``energies`` those of the two ends. Version 1
+    has no ``landscape``, versions 1 and 2 neither ``bits`` nor ``energies``; all three are read.
     """
 
-    schema_version: Literal[1, 2] = 2
+    schema_version: Literal[1, 2, 3] = 3
     kind: Literal["connectivity"] = "connectivity"
     precision: str
     title: str
+    bits: Annotated[float, Field(gt=0)] | None = None
     model: str
     parameters: int
     data: Data
@@ -206,6 +240,7 @@ class Record(Part):
     curves: Annotated[tuple[Curve, ...], Field(min_length=1)]
     controls: tuple[Control, ...]
     landscape: Landscape | None = None
+    energies: tuple[Energy, ...] = ()
     notes: tuple[str, ...] = ()
     configuration: dict[str, Any] | None = None
     provenance: Provenance
@@ -217,6 +252,15 @@ class Record(Part):
         if sorted(names) != sorted(expected):
             raise ValueError(f"expected each of {', '.join(expected)} once, got {', '.join(names) or 'none'}")
         return controls
+
+    @field_validator("energies")
+    @classmethod
+    def _each_end_once(cls, energies: tuple[Energy, ...]) -> tuple[Energy, ...]:
+        ends = [(energy.network, energy.split) for energy in energies]
+        if len(set(ends)) < len(ends):
+            shown = ", ".join(f"{network} ({split})" for network, split in ends)
+            raise ValueError(f"expected each network and split at most once, got {shown}")
+        return energies
 
 
 def write_record(record: Record, path: Path) -> None:
