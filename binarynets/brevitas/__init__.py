@@ -8,6 +8,7 @@ from binarynets.brevitas.convert import from_brevitas, from_brevitas_params, to_
 from binarynets.brevitas.errors import BrevitasError
 from binarynets.brevitas.export import Exported, export_qonnx
 from binarynets.brevitas.family import FAMILY, INT2, INT4, INT8, TERNARY
+from binarynets.brevitas.landscape import Counterpart, counterpart
 from binarynets.brevitas.plain import effective, plain
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
     "INT8",
     "TERNARY",
     "BrevitasError",
+    "Counterpart",
     "Exported",
+    "counterpart",
     "effective",
     "export_qonnx",
     "from_brevitas",

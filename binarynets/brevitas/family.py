@@ -19,6 +19,7 @@ from brevitas.quant import (
 )
 from torch import nn
 
+from binarynets.brevitas.landscape import landscape
 from binarynets.brevitas.plain import effective, plain
 from binarynets.brevitas.rules import RULES
 from binarynets.family import FAMILY as BINARY
@@ -152,6 +153,7 @@ def _family(name: str, title: str, bits: float | None, made_of: Parts) -> Family
             name=name, settings=_SETTINGS, optimiser=optimiser, after_step=clip_latents_, latents=binary_weights
         ),
         plain=plain,
+        landscape=landscape,
     )
 
 

@@ -60,10 +60,13 @@ class Plain(nn.Module):
     Weights are quantised by Brevitas's own quantisers, once for each set of parameters, which is never written to.
     """
 
-    def __init__(self, model: nn.Module, forward: Callable[..., Any], constants: dict[str, Tensor]) -> None:
+    def __init__(
+        self, original: nn.Module, model: nn.Module, forward: Callable[..., Any], constants: dict[str, Tensor]
+    ) -> None:
         """Take over what ``model``, a copy with its layers replaced, holds.
 
         Args:
+            original: The Brevitas model.
             model: The network.
             forward: Its forward pass, free of what Brevitas alone needs.
             constants: Tensors that the forward pass makes, by the names it knows them by.
@@ -72,8 +75,13 @@ class Plain(nn.Module):
         for owned in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
             self.__dict__[owned] = getattr(model, owned)
         self.__dict__.update(constants)
-        self._forward, self._constants = forward, tuple(constants)
+        self._original, self._forward, self._constants = (original,), forward, tuple(constants)
         self.eval()
+
+    @property
+    def original(self) -> nn.Module:
+        """The Brevitas model that it stands for; its own parameters do not matter."""
+        return self._original[0]
 
     def forward(self, input: Tensor) -> Any:  # noqa: A002 (as in torch.nn)
         """What the Brevitas model gives for ``input``."""
@@ -125,7 +133,7 @@ def plain(model: nn.Module, x: Tensor | None = None) -> nn.Module:
     _bind(graph, read)
     constants = {name: t for name, t in vars(code).get("_buffers", {}).items() if name.startswith("_tensor_constant")}
     constants |= {n: t for n, t in vars(code).items() if n.startswith("_tensor_constant")}
-    found = Plain(working, type(code).forward, constants)
+    found = Plain(copy.deepcopy(model), working, type(code).forward, constants)
     if x is not None:
         _compare(model, found, x)
     return found
@@ -184,12 +192,16 @@ class _QuantProxy(fx.Proxy):
             return QuantTensor
 
 
-class _Tracer(fx.Tracer):
+class LayerTracer(fx.Tracer):
+    """Follows a forward, down to layers of torch, Brevitas and ``binarynets``."""
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        leaf = type(m).__module__.startswith("brevitas.") or _is_tensor_norm(m) or own.is_binarised(m)
+        """Whether ``m`` is not looked into."""
+        leaf = type(m).__module__.startswith("brevitas.") or is_tensor_norm(m) or own.is_binarised(m)
         return leaf or isinstance(m, own.Sign) or super().is_leaf_module(m, module_qualified_name)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
+        """What stands for a node's result while the forward is followed."""
         if self._quantised(node):
             node.meta["quantised"] = True
             return _QuantProxy(node, self)
@@ -203,14 +215,14 @@ class _Tracer(fx.Tracer):
         return bool(getattr(module, "return_quant_tensor", handed and type(module) in _PASSING))
 
 
-def _is_tensor_norm(module: nn.Module) -> bool:
-    """Of bnn_pynq's models; told by its name, since its package need not be installed."""
+def is_tensor_norm(module: nn.Module) -> bool:
+    """Whether this is bnn_pynq's normalisation; told by its name, since its package need not be installed."""
     return type(module).__name__ == "TensorNorm" and "brevitas" in type(module).__module__
 
 
 def _traced(model: nn.Module) -> fx.Graph:
     try:
-        return _Tracer().trace(model)
+        return LayerTracer().trace(model)
     except Exception as error:  # fx raises whatever the user's forward raises on proxies
         raise BrevitasError(
             f"{type(model).__name__} cannot be followed by torch.fx: {error}. Control flow that depends on data has no "
@@ -255,7 +267,7 @@ def _plain_layer(module: nn.Module, path: str) -> nn.Module | None:
         return _own_sign(found) or found
     if type(module) in _POOLS:
         return Pool(module, path)
-    return TensorNorm(module) if _is_tensor_norm(module) else None
+    return TensorNorm(module) if is_tensor_norm(module) else None
 
 
 _OWN: dict[type[nn.Module], type[nn.Module]] = {
