@@ -132,16 +132,19 @@ def call(model: nn.Module, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
 
     Args:
         model: Any module that returns one tensor; it is not changed, its mode (training or evaluation) counts.
-        params: Parameters and buffers by name; not changed either, though normalisation in training mode would.
+        params: Parameters and buffers by name; not changed either, though normalisation in training mode would change
+            them, and quantisers that clamp latent weights in place.
         x: Input ``[batch, ...]``.
 
     Returns:
         ``[batch, classes]``, or whatever the model returns.
     """
-    if any(module.training for module in model.modules()):
-        buffers = {name for name, _ in model.named_buffers()}
-        params = {name: tensor.clone() if name in buffers else tensor for name, tensor in params.items()}
-    output: Tensor = functional_call(model, dict(params), (x,))
+    return call_in_place(model, {name: tensor.clone() for name, tensor in params.items()}, x)
+
+
+def call_in_place(model: nn.Module, params: Params, x: Tensor) -> Tensor:
+    """As ``call``, but what the model writes is written into ``params``."""
+    output: Tensor = functional_call(model, params, (x,))
     return output
 
 

@@ -19,7 +19,7 @@ from binarynets.brevitas.errors import BrevitasError
 from binarynets.brevitas.forms import Form, form_of
 
 T = TypeVar("T")
-Source: TypeAlias = "Activation | Map | Pool"
+Source: TypeAlias = "Activation | Map | Sum | Pool"
 """What makes a tensor whose scale is known."""
 
 
@@ -217,6 +217,28 @@ class Map(Read):
             return self.input.tensor(like)
         source = self._source[0]
         return source.tensor(like) if source is not None and self._needs_input_scale else like
+
+    def tensor(self, x: Tensor) -> IntQuantTensor:
+        """``x``, which this layer made, as Brevitas hands it on."""
+        return self.output.tensor(x)
+
+    @property
+    def emits(self) -> bool:
+        """Whether what it makes has a scale of its own."""
+        return self.output.enabled
+
+
+class Sum(Read):
+    """Stands for QuantEltwiseAdd."""
+
+    def __init__(self, layer: Any, name: str) -> None:
+        """As ``Read``."""
+        super().__init__(layer, name)
+        self.input, self.output = Quantiser(layer.input_quant, name), Quantiser(layer.output_quant, name)
+
+    def forward(self, input: Tensor, other: Tensor) -> Tensor:  # noqa: A002 (as in Brevitas)
+        """The quantised sum of two quantised tensors."""
+        return self.output(self.input(input) + self.input(other))
 
     def tensor(self, x: Tensor) -> IntQuantTensor:
         """``x``, which this layer made, as Brevitas hands it on."""

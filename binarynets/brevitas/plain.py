@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from binarynets import layers as own
 from binarynets.brevitas.checks import check_model
 from binarynets.brevitas.errors import BrevitasError
-from binarynets.brevitas.layers import Activation, Map, Pool, Read, TensorNorm, effective_tensors
+from binarynets.brevitas.layers import Activation, Map, Pool, Read, Sum, TensorNorm, effective_tensors
 from binarynets.brevitas.weights import is_plain_sign
 from compare.params import Params, parameters
 
@@ -267,6 +267,8 @@ def _plain_layer(module: nn.Module, path: str) -> nn.Module | None:
         return _own_sign(found) or found
     if type(module) in _POOLS:
         return Pool(module, path)
+    if type(module) is qnn.QuantEltwiseAdd:
+        return Sum(module, path)
     return TensorNorm(module) if is_tensor_norm(module) else None
 
 
@@ -323,7 +325,7 @@ def _source(node: fx.Node, read: dict[str, nn.Module]) -> Any:
     while True:
         if node.op == "call_module":
             layer = read.get(str(node.target))
-            if isinstance(layer, Activation | Pool | Map) and layer.emits:
+            if isinstance(layer, Activation | Pool | Map | Sum) and layer.emits:
                 return layer
             module = node.graph.owning_module.get_submodule(str(node.target)) if node.graph.owning_module else None
             if type(module) not in _PASSING:

@@ -13,10 +13,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from binarynets.brevitas.layers import Activation, Map, Pool, Quantiser, TensorNorm
+from binarynets.brevitas.layers import Activation, Map, Pool, Quantiser, Sum, TensorNorm
 from binarynets.brevitas.weights import Facts, weight_facts
 from compare.params import parameters
 from compare.symmetry.rules import Rule, elementwise, homogeneous, linear_map, norms, odd, passes, step
+from compare.symmetry.rules.joins import add
 from compare.symmetry.tracing.site import Site
 from compare.symmetry.tracing.values import Axis, Value
 
@@ -153,6 +154,13 @@ def _of_quantiser(site: Site, owner: str, channels: Axis | None) -> None:
                 site.still(axis)
 
 
+def _sum(site: Site, a: Value, b: Value) -> Value:
+    """A sum of quantised tensors, quantised."""
+    layer: Sum = site.operation
+    left, right = (_quantised(site, x, layer.input, "input_quant") for x in (a, b))
+    return _quantised(site, add(site, left, right), layer.output, "output_quant")
+
+
 def _pool(site: Site, x: Value) -> Value:
     """Pooling that cuts bits off: units may be renamed, no more."""
     site.one(*x.axes)
@@ -172,5 +180,11 @@ def _tensor_norm(site: Site, x: Value) -> Value:
     return replace(x.plain(), tail=x.tail)
 
 
-RULES: Mapping[type[nn.Module], Rule] = {Map: _map, Activation: _activation, Pool: _pool, TensorNorm: _tensor_norm}
+RULES: Mapping[type[nn.Module], Rule] = {
+    Map: _map,
+    Activation: _activation,
+    Sum: _sum,
+    Pool: _pool,
+    TensorNorm: _tensor_norm,
+}
 """Rules for the layers of ``binarynets.brevitas.layers``, by exact type."""

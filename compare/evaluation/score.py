@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compare.params import Params, call
+from compare.params import Params, call_in_place
 
 BATCH = 2000
 
@@ -70,7 +70,7 @@ def evaluate(model: nn.Module, params: Params, samples: Samples, *, batch: int =
     params = {name: tensor.clone() for name, tensor in params.items()}
     wrong, loss = 0, 0.0
     for x, y in zip(torch.split(samples.x, batch), torch.split(samples.y, batch), strict=True):
-        logits = call(model, params, x)
+        logits = call_in_place(model, params, x)
         wrong += int((logits.argmax(1) != y).sum())
         loss += float(F.cross_entropy(logits.double(), y, reduction="sum"))
     return Score(wrong, loss / len(samples.y), len(samples.y))
