@@ -51,7 +51,8 @@ def settled(model: nn.Module) -> nn.Module:
     working = copy.deepcopy(model)
     with torch.no_grad():
         for _, scaling in _collecting(working):
-            scaling.value.copy_(scaling.restrict_scaling_pre(scaling.buffer))
+            restrict = getattr(scaling, "restrict_scaling_pre", nn.Identity())  # zero points have none
+            scaling.value.copy_(restrict(scaling.buffer))
             scaling.counter = scaling.collect_stats_steps + 1
     return working
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from binarynets.brevitas.errors import BrevitasError
 from binarynets.brevitas.forms import Form, form_of
+from binarynets.brevitas.weights import Facts, weight_facts
 
 T = TypeVar("T")
 Source: TypeAlias = "Activation | Map | Sum | Pool"
@@ -35,13 +37,18 @@ class _Kept:
 
     def get(self, tensors: list[Tensor], make: Callable[[], T]) -> T:
         same = len(tensors) == len(self._tensors) and all(
-            a is b and a._version == version for a, (b, version) in zip(tensors, self._tensors, strict=True)
+            a is b and 0 <= _writes(a) == writes for a, (b, writes) in zip(tensors, self._tensors, strict=True)
         )
         if not same:
             self._value = make()
-            self._tensors = [(tensor, tensor._version) for tensor in tensors]
+            self._tensors = [(tensor, _writes(tensor)) for tensor in tensors]
         found: T = self._value
         return found
+
+
+def _writes(tensor: Tensor) -> int:
+    """How often the tensor was written to; -1 where torch does not count, which is as good as always."""
+    return -1 if tensor.is_inference() else tensor._version
 
 
 class Read(nn.Module):
@@ -168,8 +175,15 @@ class Map(Read):
         """As ``Read``."""
         super().__init__(layer, name)
         self.input, self.output = Quantiser(layer.input_quant, name), Quantiser(layer.output_quant, name)
+        self.transposed: bool = getattr(layer, "transposed", False)
+        self.groups: int = getattr(layer, "groups", 1)
         self._kept = _Kept()
         self._source: tuple[Source | None] = (None,)
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What its weight quantiser does; tried once, since that takes longer than all else in tracing."""
+        return weight_facts(self.layer)
 
     def bind(self, source: Source | None) -> None:
         """Say where the input comes from, whose scale a bias quantiser may need.
@@ -212,7 +226,7 @@ class Map(Read):
         return _value(weight).detach(), bias
 
     def _input_tensor(self, weight: Tensor | QuantTensor) -> Any:
-        like = _value(weight).new_zeros(1)
+        like = _value(weight).new_zeros((1,) * self.layer.weight.ndim)
         if self.input.enabled:
             return self.input.tensor(like)
         source = self._source[0]

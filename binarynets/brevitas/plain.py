@@ -84,7 +84,18 @@ class Plain(nn.Module):
         return self._original[0]
 
     def forward(self, input: Tensor) -> Any:  # noqa: A002 (as in torch.nn)
-        """What the Brevitas model gives for ``input``."""
+        """What the Brevitas model gives for ``input``.
+
+        Raises:
+            BrevitasError: If a gradient is asked for.
+        """
+        # While it is followed by torch.fx the input is no tensor.
+        asked = isinstance(input, Tensor) and input.requires_grad
+        if torch.is_grad_enabled() and (asked or any(p.requires_grad for p in self.parameters())):
+            raise BrevitasError(
+                "what stands for a Brevitas model has no gradients of Brevitas's quantisers: expected torch.no_grad(), "
+                "or the Brevitas model itself where gradients are needed"
+            )
         return self._forward(self, input)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Plain:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from binarynets.brevitas.layers import Activation, Map, Pool, Quantiser, Sum, TensorNorm
-from binarynets.brevitas.weights import Facts, weight_facts
+from binarynets.brevitas.weights import Facts
 from compare.params import parameters
 from compare.symmetry.rules import Rule, elementwise, homogeneous, linear_map, norms, odd, passes, step
 from compare.symmetry.rules.joins import add
@@ -25,7 +25,7 @@ from compare.symmetry.tracing.values import Axis, Value
 def _map(site: Site, x: Value) -> Value:
     """A linear map with quantised weights, and perhaps quantised inputs, bias and outputs."""
     layer: Map = site.operation
-    facts = weight_facts(layer.layer)
+    facts = layer.facts
     x = _quantised(site, x, layer.input, "input_quant")
     enabled = layer.layer.weight_quant.is_quant_enabled
     result: Value = linear_map(binarised=facts.scale is not None, quantised=enabled and facts.scale is None)(site, x)
