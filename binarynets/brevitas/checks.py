@@ -31,6 +31,8 @@ def check_model(model: nn.Module) -> None:
             "binarynets.FAMILY, for full precision fullprecision.FAMILY"
         )
     for name, scaling in _collecting(model):
+        if scaling.counter == 0:
+            continue  # never called in training mode: its scale is 1
         raise BrevitasError(
             f"'{name}': its scale is still a running statistic (step {scaling.counter} of "
             f"{scaling.collect_stats_steps + 1}), which parameters by name do not hold: train further, or take "
@@ -88,10 +90,10 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def _collecting(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Runtime statistics that were begun and are not yet a parameter."""
+    """Runtime statistics that are not yet a parameter."""
     for name, module in model.named_modules():
         steps = getattr(module, "collect_stats_steps", None)
-        if steps is not None and hasattr(module, "counter") and 0 < module.counter <= steps:
+        if steps is not None and hasattr(module, "counter") and module.counter <= steps:
             yield name, module
 
 

@@ -300,6 +300,15 @@ class Pool(Read):
         return super()._tensors() + ([] if source is None else source._tensors())
 
 
+class Unread(Read):
+    """Stands for a layer of which nothing is known: its own forward, on plain tensors."""
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the layer gives, its value where that is a quantised tensor."""
+        found = self.layer(*inputs)
+        return found.value if isinstance(found, QuantTensor) else found
+
+
 class TensorNorm(nn.Module):
     """Stands for bnn_pynq's normalisation of all entries by one mean and one variance, same arithmetic.
 

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from binarynets import layers as own
 from binarynets.brevitas.checks import check_model
 from binarynets.brevitas.errors import BrevitasError
-from binarynets.brevitas.layers import Activation, Map, Pool, Read, Sum, TensorNorm, effective_tensors
+from binarynets.brevitas.layers import Activation, Map, Pool, Read, Sum, TensorNorm, Unread, effective_tensors
 from binarynets.brevitas.weights import is_plain_sign
 from compare.params import Params, parameters
 
@@ -134,7 +134,11 @@ def plain(model: nn.Module, x: Tensor | None = None) -> nn.Module:
     if isinstance(model, Plain):
         return model
     check_model(model)
-    working = copy.deepcopy(model).eval()
+    if is_of_brevitas(model):
+        raise BrevitasError(
+            f"expected a network, got a single {type(model).__name__}: torch.nn.Sequential(layer) is one"
+        )
+    working = settled(model).eval()
     for parameter in working.parameters():
         parameter.requires_grad_(False)
     graph = _traced(working)
@@ -208,7 +212,7 @@ class LayerTracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether ``m`` is not looked into."""
-        leaf = type(m).__module__.startswith("brevitas.") or is_tensor_norm(m) or own.is_binarised(m)
+        leaf = is_of_brevitas(m) or is_tensor_norm(m) or own.is_binarised(m)
         return leaf or isinstance(m, own.Sign) or super().is_leaf_module(m, module_qualified_name)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -224,6 +228,11 @@ class LayerTracer(fx.Tracer):
             return handed and node.target is not getattr
         module = self.root.get_submodule(str(node.target))
         return bool(getattr(module, "return_quant_tensor", handed and type(module) in _PASSING))
+
+
+def is_of_brevitas(module: nn.Module) -> bool:
+    """Whether this is a layer of Brevitas, or a subclass of one."""
+    return any(kind.__module__.startswith("brevitas.nn.") for kind in type(module).__mro__)
 
 
 def is_tensor_norm(module: nn.Module) -> bool:
@@ -280,7 +289,9 @@ def _plain_layer(module: nn.Module, path: str) -> nn.Module | None:
         return Pool(module, path)
     if type(module) is qnn.QuantEltwiseAdd:
         return Sum(module, path)
-    return TensorNorm(module) if is_tensor_norm(module) else None
+    if is_tensor_norm(module):
+        return TensorNorm(module)
+    return Unread(module, path) if is_of_brevitas(module) else None
 
 
 _OWN: dict[type[nn.Module], type[nn.Module]] = {

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from binarynets.brevitas.layers import Activation, Map, Pool, Quantiser, Sum, TensorNorm
+from binarynets.brevitas.layers import Activation, Map, Pool, Quantiser, Sum, TensorNorm, Unread
 from binarynets.brevitas.weights import Facts
 from compare.params import parameters
 from compare.symmetry.rules import Rule, elementwise, homogeneous, linear_map, norms, odd, passes, step
@@ -168,6 +169,15 @@ def _pool(site: Site, x: Value) -> Value:
     return found.plain()
 
 
+def _unread(site: Site, *values: Any) -> Any:
+    """A layer that is not read."""
+    kind = type(site.operation.layer)
+    site.refuse(
+        f"{kind.__module__}.{kind.__name__} is not read: expected linear maps, convolutions, activations, sums and "
+        "average poolings of brevitas.nn, by their exact types"
+    )
+
+
 def _tensor_norm(site: Site, x: Value) -> Value:
     """One mean and one variance for all entries: they may be renamed, no more."""
     for name in ("weight", "bias", "running_mean", "running_var"):
@@ -186,5 +196,6 @@ RULES: Mapping[type[nn.Module], Rule] = {
     Sum: _sum,
     Pool: _pool,
     TensorNorm: _tensor_norm,
+    Unread: _unread,
 }
 """Rules for the layers of ``binarynets.brevitas.layers``, by exact type."""

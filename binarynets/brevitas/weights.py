@@ -44,8 +44,7 @@ def weight_facts(layer: Any) -> Facts:
     with torch.no_grad():
         wholes = [quantised(probe) for probe in probes]
         renamed = [
-            by_channel
-            and axis == channels
+            (by_channel and axis == channels)
             or all(_renamed(quantised, probe, whole, axis) for probe, whole in zip(probes, wholes, strict=True))
             for axis in (0, 1)
         ]

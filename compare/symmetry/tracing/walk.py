@@ -56,8 +56,7 @@ def tie_rates(traced: fx.GraphModule, x: Tensor, networks: Sequence[Params]) -> 
     inputs = torch.cat([x, drawn_like(x, generator).to(x.dtype)])
     own = parameters(working)
     for params in (*networks, randomised(own, generator)):
-        # Constant tensors of forward are buffers here, and no network's parameters.
-        working.load_state_dict({**working.state_dict(), **{name: params[name] for name in own if name in params}})
+        _take(working, params)
         results = _recorded(working, inputs)
         for node in working.graph.nodes:
             before = [results[a] for a in node.all_input_nodes[:1] if isinstance(results[a], Tensor)]
@@ -65,6 +64,14 @@ def tie_rates(traced: fx.GraphModule, x: Tensor, networks: Sequence[Params]) -> 
                 rate = float((before[0] == 0).double().mean())
                 rates[_name(node)] = max(rates.get(_name(node), 0.0), rate)
     return rates
+
+
+@torch.no_grad()
+def _take(model: nn.Module, params: Params) -> None:
+    """Write parameters and buffers into ``model``; constant tensors of forward are buffers of it, too, and stay."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if name in params:
+            tensor.copy_(params[name])
 
 
 def _name(node: fx.Node) -> str:
