@@ -38,11 +38,16 @@ def check_model(model: nn.Module) -> None:
             f"{scaling.collect_stats_steps + 1}), which parameters by name do not hold: train further, or take "
             "binarynets.brevitas.settled(model), whose scales are those that the statistics give"
         )
-    _check_weights(model)
+    for name, _ in _unmeasured(model):
+        raise BrevitasError(
+            f"'{name}': its learned scale gets its value when the model is first called, which has not happened: call "
+            "it once before parameters are taken from it, or take binarynets.brevitas.settled(model)"
+        )
+    _check_weights(copy.deepcopy(model))
 
 
 def settled(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` whose activation scales are parameters, no longer statistics that are being collected.
+    """A copy of ``model`` whose learned scales are parameters, no longer statistics that are being collected.
 
     Args:
         model: A Brevitas model; it is not changed.
@@ -56,6 +61,13 @@ def settled(model: nn.Module) -> nn.Module:
             restrict = getattr(scaling, "restrict_scaling_pre", nn.Identity())  # zero points have none
             scaling.value.copy_(restrict(scaling.buffer))
             scaling.counter = scaling.collect_stats_steps + 1
+        for name in {name.partition("_quant.")[0] for name, _ in _unmeasured(working)}:
+            owner, _, kind = name.rpartition(".")
+            layer: Any = working.get_submodule(owner)
+            quantiser = getattr(layer, f"{kind}_quant")
+            training = quantiser.training
+            quantiser.eval()(getattr(layer, kind).detach().clone())  # which measures
+            quantiser.train(training)
     return working
 
 
@@ -94,6 +106,13 @@ def _collecting(model: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules():
         steps = getattr(module, "collect_stats_steps", None)
         if steps is not None and hasattr(module, "counter") and module.counter <= steps:
+            yield name, module
+
+
+def _unmeasured(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Learned scales of weights and biases before they have taken their first value, which the first call gives."""
+    for name, module in model.named_modules():
+        if not getattr(module, "init_done", True):
             yield name, module
 
 

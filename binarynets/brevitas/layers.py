@@ -29,7 +29,7 @@ class _Kept:
     """A value that is made anew when the tensors it is made from are others, or were written to."""
 
     def __init__(self) -> None:
-        self._tensors: list[tuple[Tensor, int]] = []
+        self._tensors: list[tuple[Tensor, tuple[int, int]]] = []
         self._value: Any = None
 
     def __deepcopy__(self, memo: Any) -> _Kept:
@@ -37,18 +37,19 @@ class _Kept:
 
     def get(self, tensors: list[Tensor], make: Callable[[], T]) -> T:
         same = len(tensors) == len(self._tensors) and all(
-            a is b and 0 <= _writes(a) == writes for a, (b, writes) in zip(tensors, self._tensors, strict=True)
+            a is b and not a.is_inference() and _mark(a) == mark
+            for a, (b, mark) in zip(tensors, self._tensors, strict=True)
         )
         if not same:
             self._value = make()
-            self._tensors = [(tensor, _writes(tensor)) for tensor in tensors]
+            self._tensors = [(tensor, _mark(tensor)) for tensor in tensors]
         found: T = self._value
         return found
 
 
-def _writes(tensor: Tensor) -> int:
-    """How often the tensor was written to; -1 where torch does not count, which is as good as always."""
-    return -1 if tensor.is_inference() else tensor._version
+def _mark(tensor: Tensor) -> tuple[int, int]:
+    """Where its numbers lie (``x.data = y`` moves them) and how often it was written to, where torch counts that."""
+    return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
 
 
 class Read(nn.Module):

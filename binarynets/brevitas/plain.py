@@ -12,7 +12,7 @@ from brevitas.quant_tensor import QuantTensor
 from torch import Tensor, fx, nn
 
 from binarynets import layers as own
-from binarynets.brevitas.checks import check_model
+from binarynets.brevitas.checks import check_model, settled
 from binarynets.brevitas.errors import BrevitasError
 from binarynets.brevitas.layers import Activation, Map, Pool, Read, Sum, TensorNorm, Unread, effective_tensors
 from binarynets.brevitas.weights import is_plain_sign
@@ -173,7 +173,7 @@ def effective(model: nn.Module, params: Params) -> Params:
     state = {name: tensor for name, tensor in replaced.items() if name in own_names}
     with torch.no_grad():
         found = _call(working, state)
-    return {**replaced, **{name: tensor.clone() for name, tensor in found.items()}}
+    return {**replaced, **{name: tensor.clone() for name, tensor in found.items() if name in replaced}}
 
 
 def _call(working: nn.Module, state: Params) -> Params:
