@@ -23,9 +23,8 @@ def check_model(model: nn.Module) -> None:
         BrevitasError: For what is no module, has no Brevitas layer, has a scale that is 0, infinite or NaN, or
             activation scales that are still being collected.
     """
-    if not isinstance(model, nn.Module):
-        raise BrevitasError(f"model: expected a torch.nn.Module with Brevitas layers, got {type(model).__name__}")
-    if not any(type(module).__module__.startswith("brevitas.nn") for module in model.modules()):
+    _check_module(model)
+    if not any(is_of_brevitas(module) for module in model.modules()):
         raise BrevitasError(
             f"{type(model).__name__} has no Brevitas layer: for networks of binarynets' own layers pass "
             "binarynets.FAMILY, for full precision fullprecision.FAMILY"
@@ -46,6 +45,16 @@ def check_model(model: nn.Module) -> None:
     _check_weights(copy.deepcopy(model))
 
 
+def _check_module(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise BrevitasError(f"model: expected a torch.nn.Module with Brevitas layers, got {type(model).__name__}")
+
+
+def is_of_brevitas(module: nn.Module) -> bool:
+    """Whether this is a layer of Brevitas, or a subclass of one."""
+    return any(kind.__module__.startswith("brevitas.nn.") for kind in type(module).__mro__)
+
+
 def settled(model: nn.Module) -> nn.Module:
     """A copy of ``model`` whose learned scales are parameters, no longer statistics that are being collected.
 
@@ -55,6 +64,7 @@ def settled(model: nn.Module) -> nn.Module:
     Returns:
         The copy, with the same outputs in evaluation mode.
     """
+    _check_module(model)
     working = copy.deepcopy(model)
     with torch.no_grad():
         for _, scaling in _collecting(working):
@@ -81,6 +91,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         BrevitasError: If names or shapes differ.
     """
+    _check_module(model)
     trial = copy.deepcopy(model)
     try:
         found = trial.load_state_dict(state, strict=False)
@@ -126,6 +137,11 @@ def _check_weights(model: nn.Module) -> None:
         try:
             with torch.no_grad():
                 found = quantiser(module.weight.detach().clone())
+        except (AssertionError, RuntimeError) as error:
+            raise BrevitasError(
+                f"'{name}': its weight quantiser cannot be asked for the weight alone ({error}): expected one that "
+                "needs nothing else; those that watch the accumulator need their input, and are not read"
+            ) from error
         finally:
             quantiser.train(training)
         check_scale(torch.as_tensor(found.scale), f"'{name}': its weight quantiser")

@@ -17,8 +17,9 @@ from brevitas.quant_tensor import IntQuantTensor, QuantTensor
 from torch import Tensor, nn
 
 from binarynets.brevitas.errors import BrevitasError
-from binarynets.brevitas.forms import Form, form_of
+from binarynets.brevitas.forms import Form, check_scale, form_of, one_number
 from binarynets.brevitas.weights import Facts, weight_facts
+from compare.params import parameters
 
 T = TypeVar("T")
 Source: TypeAlias = "Activation | Map | Sum | Pool"
@@ -36,9 +37,15 @@ class _Kept:
         return _Kept()
 
     def get(self, tensors: list[Tensor], make: Callable[[], T]) -> T:
-        same = len(tensors) == len(self._tensors) and all(
-            a is b and not a.is_inference() and _mark(a) == mark
-            for a, (b, mark) in zip(tensors, self._tensors, strict=True)
+        # A parameter's ``data`` can be written to without being counted; tensors of a dictionary are rarely.
+        owned = any(isinstance(tensor, nn.Parameter) for tensor in tensors)
+        same = (
+            not owned
+            and len(tensors) == len(self._tensors)
+            and all(
+                a is b and not a.is_inference() and _mark(a) == mark
+                for a, (b, mark) in zip(tensors, self._tensors, strict=True)
+            )
         )
         if not same:
             self._value = make()
@@ -100,14 +107,15 @@ class Quantiser:
             proxy: Brevitas's ``input_quant``, ``act_quant`` or ``output_quant``.
             name: Module path, for messages.
         """
-        self._proxy, self._kept = proxy, _Kept()
+        self._proxy, self._kept, self._name = proxy, _Kept(), name
         self.form: Form | None = form_of(proxy, name)
 
     def __deepcopy__(self, memo: Any) -> Quantiser:
         """A copy that has not kept anything yet."""
         new = Quantiser.__new__(Quantiser)
         memo[id(self)] = new
-        new._proxy, new._kept, new.form = copy.deepcopy(self._proxy, memo), _Kept(), self.form
+        new._proxy, new._kept, new._name = copy.deepcopy(self._proxy, memo), _Kept(), self._name
+        new.form = self.form
         return new
 
     @property
@@ -135,11 +143,17 @@ class Quantiser:
 
     def _measured(self) -> tuple[Tensor, Tensor, Tensor]:
         fused = self._proxy.fused_activation_quant_proxy
-        like = next((t for t in fused.buffers() if t.is_floating_point()), torch.zeros(()))
-        scale = next(iter(fused.parameters()), like)
         with torch.no_grad():
-            _, s, zero, bits = fused.tensor_quant(torch.zeros((1,) * max(scale.ndim, 1), dtype=like.dtype))
-        return s, zero, bits
+            found = fused.tensor_quant(one_number(fused))
+        if len(found) != 4:
+            raise BrevitasError(f"'{self._name}': expected an integer quantiser where its scale is needed further on")
+        check_scale(torch.as_tensor(found[1]), f"'{self._name}': its activation quantiser")
+        return found[1], found[2], found[3]
+
+    @property
+    def constant(self) -> bool:
+        """Whether scale and bit width are constants, not parameters."""
+        return not parameters(self._proxy)
 
     def tensor(self, x: Tensor) -> IntQuantTensor:
         """``x``, which this quantiser made, as Brevitas hands it on."""
@@ -221,6 +235,8 @@ class Map(Read):
     @torch.no_grad()
     def _quantised(self) -> tuple[Tensor, Tensor | None]:
         weight = self.layer.weight_quant(self.layer.weight.detach().clone())
+        if isinstance(weight, IntQuantTensor):
+            check_scale(weight.scale, f"'{self._name}': its weight quantiser")
         bias = self.layer.bias
         if bias is not None:
             bias = _value(self.layer.bias_quant(bias.detach().clone(), self._input_tensor(weight), weight))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,11 @@ from brevitas.quant_tensor import QuantTensor
 from torch import Tensor, fx, nn
 
 from binarynets import layers as own
-from binarynets.brevitas.checks import check_model, settled
+from binarynets.brevitas.checks import check_model, is_of_brevitas, settled
 from binarynets.brevitas.errors import BrevitasError
 from binarynets.brevitas.layers import Activation, Map, Pool, Read, Sum, TensorNorm, Unread, effective_tensors
 from binarynets.brevitas.weights import is_plain_sign
-from compare.params import Params, parameters
+from compare.params import Params, check, parameters
 
 _ACTIVATIONS = (
     qnn.QuantIdentity,
@@ -166,13 +167,13 @@ def effective(model: nn.Module, params: Params) -> Params:
 
     Raises:
         BrevitasError: As ``plain``.
+        ParameterError: If parameters do not fit the model.
     """
-    own_names = parameters(model)
+    check(params, parameters(model))
     working = copy.deepcopy(plain(model))
     replaced = {name: tensor.clone() for name, tensor in params.items()}
-    state = {name: tensor for name, tensor in replaced.items() if name in own_names}
     with torch.no_grad():
-        found = _call(working, state)
+        found = _call(working, replaced)
     return {**replaced, **{name: tensor.clone() for name, tensor in found.items() if name in replaced}}
 
 
@@ -230,11 +231,6 @@ class LayerTracer(fx.Tracer):
         return bool(getattr(module, "return_quant_tensor", handed and type(module) in _PASSING))
 
 
-def is_of_brevitas(module: nn.Module) -> bool:
-    """Whether this is a layer of Brevitas, or a subclass of one."""
-    return any(kind.__module__.startswith("brevitas.nn.") for kind in type(module).__mro__)
-
-
 def is_tensor_norm(module: nn.Module) -> bool:
     """Whether this is bnn_pynq's normalisation; told by its name, since its package need not be installed."""
     return type(module).__name__ == "TensorNorm" and "brevitas" in type(module).__module__
@@ -251,12 +247,25 @@ def _traced(model: nn.Module) -> fx.Graph:
         ) from error
 
 
+_OF_TENSORS = ("shape", "device", "dtype", "ndim")
+
+
 def _without_quant_tensors(graph: fx.Graph) -> None:
-    """``y.value`` of a quantised tensor is the tensor itself; anything else that is asked of one is not there."""
+    """``y.value`` of a quantised tensor is the tensor itself; what plain tensors have not, or otherwise, is refused."""
     for node in list(graph.nodes):
-        if node.op == "call_function" and node.target is getattr and node.args[1] in ("value", "tensor"):
+        if not any(before.meta.get("quantised", False) for before in node.all_input_nodes):
+            continue
+        asked = node.args[1] if node.target is getattr else None
+        if asked == "value":
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
+        elif (asked is not None and asked not in _OF_TENSORS) or node.target in (operator.getitem, "int", "set"):
+            what = asked if asked is not None else getattr(node.target, "__name__", node.target)
+            raise BrevitasError(
+                f"the forward asks a quantised tensor for '{what}' (at '{node.name}'), which plain tensors answer "
+                "otherwise or not at all: expected operations on its values; take .value first, or "
+                "return_quant_tensor=False"
+            )
 
 
 def _replaced(model: nn.Module) -> dict[str, nn.Module]:
@@ -337,10 +346,14 @@ def _own_sign(activation: Activation) -> nn.Module | None:
 
 def _bind(graph: fx.Graph, read: dict[str, nn.Module]) -> None:
     """Tell layers that need their input's scale where it comes from."""
+    sources: dict[Map | Pool, list[Any]] = {}
     for node in graph.nodes:
         layer = read.get(str(node.target)) if node.op == "call_module" else None
         if isinstance(layer, Map | Pool):
-            layer.bind(_source(node.all_input_nodes[0], read))
+            found = sources.setdefault(layer, [])
+            found.append(_source(node.all_input_nodes[0], read))
+            # At once: what comes behind a pooling asks it for the scale that it has from here.
+            layer.bind(found[0] if all(source is found[0] for source in found) else None)
 
 
 def _source(node: fx.Node, read: dict[str, nn.Module]) -> Any:
@@ -359,6 +372,8 @@ def _source(node: fx.Node, read: dict[str, nn.Module]) -> Any:
 
 def _compare(model: nn.Module, found: nn.Module, x: Tensor) -> None:
     """Outputs on ``x`` must be equal bit for bit."""
+    if not isinstance(x, Tensor) or (x.is_floating_point() and not bool(torch.isfinite(x).all())):
+        raise BrevitasError("x: expected a batch of finite inputs [batch, ...], for instance data.train.x[:8]")
     original = copy.deepcopy(model).eval()
     with torch.no_grad():
         try:

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from binarynets.brevitas.forms import probe
 from binarynets.brevitas.layers import Activation, Map, Pool, Quantiser, Sum, TensorNorm, Unread
 from binarynets.brevitas.weights import Facts
 from compare.params import parameters
 from compare.symmetry.rules import Rule, elementwise, homogeneous, linear_map, norms, odd, passes, step
 from compare.symmetry.rules.joins import add
 from compare.symmetry.tracing.site import Site
-from compare.symmetry.tracing.values import Axis, Value
+from compare.symmetry.tracing.values import Value
 
 
 def _map(site: Site, x: Value) -> Value:
@@ -34,23 +35,18 @@ def _map(site: Site, x: Value) -> Value:
     assert weight is not None, "a linear map has a weight"
     if enabled:
         _limit(site, facts, weight)
-        _of_quantiser(site, "weight_quant", weight.axis(result_axis(layer)))
-        if facts.scale not in (None, 1.0):
+        _of_quantiser(site, "weight_quant", weight)
+        if facts.scale is not None and (facts.scale != 1 or len(parameters(layer.layer.weight_quant)) > 0):
             result = _real(result)
     bias = site.parameter("bias")
     if bias is not None and layer.layer.bias_quant.is_quant_enabled:
         site.unscaled(*bias.axes)
         if not _odd_bias(layer):
             site.positive(*bias.axes)
-        _of_quantiser(site, "bias_quant", bias.axis(0))
+        _of_quantiser(site, "bias_quant", bias)
     if not layer.output.enabled:
         return result
     return _quantised(site, result, layer.output, "output_quant")
-
-
-def result_axis(layer: Map) -> int:
-    """The weight's axis of outputs."""
-    return 1 if getattr(layer.layer, "transposed", False) else 0
 
 
 def _real(result: Value) -> Value:
@@ -94,13 +90,12 @@ def _activation(site: Site, x: Value) -> Value:
 
 def _quantised(site: Site, x: Value, quantiser: Quantiser, owner: str) -> Value:
     """What passes an activation and its quantiser."""
-    channels = x.axis(1) if len(x.axes) > 1 else None
-    _of_quantiser(site, owner, channels)
+    _of_quantiser(site, owner, x)
     rule = _rule_of(quantiser)
     found: Value = rule(site, x)
     if rule is step:
-        # The scale is a constant; integers times a scale are no integers any more.
-        one = bool((quantiser.about()[0] == 1).all())
+        # Integers times a scale are no integers any more; a parameter that is 1 now is not always.
+        one = quantiser.constant and bool((quantiser.about()[0] == 1).all())
         return replace(found, integer=one)
     return found
 
@@ -112,15 +107,16 @@ def _rule_of(quantiser: Quantiser) -> Rule:
     identity = _is_identity(quantiser)
     if form is not None and form.kind == "sign" and identity:
         return step
-    probe = torch.cat([-torch.logspace(-6, 4, 400), torch.logspace(-6, 4, 400), torch.arange(1, 400) / 8])
-    probe = _shaped(quantiser, probe)
+    if quantiser.enabled and form is None:
+        return elementwise  # a scale that depends on the input, a floating-point format: no factor, no sign
+    x = _numbers(quantiser)
     with torch.no_grad():
-        found = quantiser(probe.clone())
-        if torch.equal(found, probe):
+        found = quantiser(x.clone())
+        if torch.equal(found, x):
             return passes
-        if torch.equal(quantiser(2 * probe), 2 * found):
+        if torch.equal(quantiser(2 * x), 2 * found):
             return homogeneous
-        return odd if torch.equal(quantiser(-probe), -found) else elementwise
+        return odd if torch.equal(quantiser(-x), -found) else elementwise
 
 
 def _is_identity(quantiser: Quantiser) -> bool:
@@ -129,28 +125,27 @@ def _is_identity(quantiser: Quantiser) -> bool:
     return torch.equal(applied, probe)
 
 
-def _shaped(quantiser: Quantiser, probe: Tensor) -> Tensor:
-    """The probe in a shape that scales with an entry for each channel take."""
+def _numbers(quantiser: Quantiser) -> Tensor:
+    """Numbers to try, in a shape that scales with an entry for each channel take."""
     if not quantiser.enabled:
-        return probe
-    scale = quantiser.about()[0]
-    if scale.numel() == 1:
-        return probe.to(scale.dtype)
-    return probe.to(scale.dtype).view(-1, *(1 for _ in range(scale.ndim - 1))) * torch.ones_like(scale)
+        return probe(torch.ones(()), torch.tensor(8.0))
+    scale, _, bits = quantiser.about()
+    return probe(scale, bits)
 
 
-def _of_quantiser(site: Site, owner: str, channels: Axis | None) -> None:
-    """Scales of a quantiser: one number stays as it is, those of channels move with their channel."""
+def _of_quantiser(site: Site, owner: str, scaled: Value) -> None:
+    """Scales of a quantiser: one number stays as it is, those of channels move with the axis that they multiply."""
     module = site.operation.get_submodule(owner)
     for name in parameters(module):
         value = site.parameter(f"{owner}.{name}")
         if value is None or value.parameter is None or value.parameter == site.own("weight"):
             continue
         site.tracing.unscored.add(value.parameter)
-        for axis in value.axes:
-            if channels is not None and len(axis) == len(channels) > 1:
+        for place in range(-len(value.axes), 0):
+            axis = value.axis(place)
+            if -place <= len(scaled.axes) and len(axis) == len(scaled.axis(place)) > 1:
                 site.one(axis)
-                list(site.same(axis, channels))
+                list(site.same(axis, scaled.axis(place)))
             else:
                 site.still(axis)
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from compare.errors import CompareError
 from compare.params import Params
@@ -44,6 +45,8 @@ def calibrator(model: nn.Module) -> nn.Module:
         )
     for module in found:
         module.train()
+        if isinstance(module, _BatchNorm):
+            module.momentum = None  # cumulative: the mean over all batches, not a running one
     return copied
 
 
@@ -74,6 +77,7 @@ def re_estimated(measuring: nn.Module, params: Params, x: Tensor, *, batch: int 
             fresh[name].zero_()
     for number, part in enumerate(x.chunk(-(-len(x) // batch)), 1):
         for module in _tracking(measuring):
-            module.momentum = 1 / number  # the mean over all batches, not a running one
+            if not isinstance(module, _BatchNorm):
+                module.momentum = 1 / number  # those count no batches themselves
         functional_call(measuring, fresh, (part,))  # which writes the statistics into ``fresh``
     return fresh

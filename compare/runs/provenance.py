@@ -11,7 +11,7 @@ from pathlib import Path
 
 from compare.runs.record import Provenance
 
-PACKAGES = ("binarynets", "torch", "numpy", "scipy", "safetensors", "scikit-learn", "pydantic")
+PACKAGES = ("binarynets", "torch", "brevitas", "numpy", "scipy", "safetensors", "scikit-learn", "pydantic")
 
 
 def provenance(*, threads: int, command: str | None = None) -> Provenance:
