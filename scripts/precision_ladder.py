@@ -10,12 +10,14 @@ OUT/ladder-DATA/.
 
 import argparse
 import itertools
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import vl_convert
 
 from compare.data import load_data
+from compare.errors import CompareError
 from compare.experiment import run
 from compare.report import markdown
 from compare.report.ladder_charts import ladder_charts
@@ -92,8 +94,8 @@ def _range(values: Sequence[float]) -> str:
     return f"{min(values):.2f} to {max(values):.2f}"
 
 
-def main() -> None:
-    """Run what is not there yet, then write the document."""
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options."""
     parser = argparse.ArgumentParser(
         description="Train one shape at every precision, connect all pairs, and write the ladder.",
         epilog="example: python scripts/precision_ladder.py runs/ladder --data mnist --data-root data/mnist --out out",
@@ -105,7 +107,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="number of seeds (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="default: %(default)s")
     parser.add_argument("--out", type=Path, required=True, help="folder of the document")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def measured(options: argparse.Namespace) -> list[Record]:
+    """The records of the run, measured where they are not there yet."""
     configuration = configure(
         {
             "data": options.data,
@@ -118,18 +124,28 @@ def main() -> None:
         }
     )
     data = load_data(options.data, root=options.data_root)
-    records = run(configuration, data, options.run, command=command_line())
+    return run(configuration, data, options.run, command=command_line())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is not there yet, then write the document; 0 if all is well, 2 for what the user can mend."""
+    options = parsed(arguments)
+    try:
+        records = measured(options)
+    except CompareError as error:
+        print(f"precision_ladder.py: error: {error}", file=sys.stderr)
+        return 2
     name = f"ladder-{options.data}"
     for record in records:
         seeds = "-".join(str(network.seed) for network in record.networks)
         write_record(record, options.out / name / f"{record.precision}-{seeds}.json")
     (section,) = sections(records)
-    charts = {chart.title: chart for chart in ladder_charts(section)}
-    chart = next((chart for title, chart in charts.items() if "arrier" in title), None)
+    chart = next((chart for chart in ladder_charts(section) if "arrier" in chart.title), None)
     if chart is not None:
         write_bytes(options.out / f"{name}.png", vl_convert.vegalite_to_png(chart.spec, scale=1.25))
     write_text(options.out / f"{name}.md", document(records, name))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

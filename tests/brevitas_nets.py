@@ -329,6 +329,9 @@ HAND_MADE: dict[str, Case] = {
             *(nn.LayerNorm(9), nn.ReLU(), nn.Linear(9, 8), nn.Tanh(), qnn.QuantLinear(8, 4, weight_quant=PER_CHANNEL)),
         )
     ),
+    "no normalisation": Case(
+        lambda: perceptron({"weight_quant": PER_TENSOR, "weight_bit_width": 4}, nn.ReLU, norm=False)
+    ),
     "tensor norm": Case(lambda: nn.Sequential(*perceptron(UNIT), TensorNorm())),
 }
 

@@ -71,6 +71,8 @@ GROUPS = {
     "addition": "8:2,0",
     "tied": "8:1,0",
     "plain layers between": "10:2,1 9:0,1 8:1,0",
+    # A factor on a row changes the scale that all rows share.
+    "no normalisation": "10:0,0 7:0,0",
     "tensor norm": "10:2,1 7:2,1",
     "TFC_1W1A": "64:2,1 64:2,1 64:2,1",
     "SFC_1W1A": "256:2,1 256:2,1 256:2,1",
@@ -181,7 +183,7 @@ PLACES = {
         for name, case in HAND_MADE.items()
         if case.shape == (12,)
         and GROUPS.get(name, "").startswith("10:")
-        and name not in (*UNEVEN, "8-bit inputs")
+        and name not in (*UNEVEN, "8-bit inputs", "no normalisation")
         and name not in ("quantised input, output and bias", "bias of the input's scale", "plain layers between")
     },
     "8-bit inputs": ("1", "2", "4"),
