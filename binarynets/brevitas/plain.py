@@ -58,7 +58,9 @@ _PASSING_CALLS: set[Any] = {
 class Plain(nn.Module):
     """Stands for a Brevitas model in every analysis: same module paths, parameters and outputs, in evaluation mode.
 
-    Weights are quantised by Brevitas's own quantisers, once for each set of parameters, which is never written to.
+    Weights are quantised by Brevitas's own quantisers: once for each set of parameters that is passed as a dictionary
+    (``torch.func.functional_call``; torch must see what is written into its tensors), and in each call of the module
+    with its own. Parameters are never written to.
     """
 
     def __init__(
@@ -388,7 +390,8 @@ def _compare(model: nn.Module, found: nn.Module, x: Tensor) -> None:
         worst = float((expected - got).abs().max())
         raise BrevitasError(
             f"{type(model).__name__}: what stands for it gives other outputs (largest difference {worst:.3g}): some "
-            "layer does more than is known of it. Please report it, with the model"
+            "layer does more than is known of it (a latent of two layers that one of them clamps in place, a quantiser "
+            "that is called inside the forward). If it is none of these, please report it, with the model"
         )
 
 

@@ -43,6 +43,7 @@ def _map(site: Site, x: Value) -> Value:
         site.unscaled(*bias.axes)
         if not _odd_bias(layer):
             site.positive(*bias.axes)
+        result = _rounded_bias(result)
         _of_quantiser(site, "bias_quant", bias)
     if not layer.output.enabled:
         return result
@@ -55,6 +56,14 @@ def _real(result: Value) -> Value:
         if draft is not None:
             draft.integer = False
     return replace(result, integer=False)
+
+
+def _rounded_bias(result: Value) -> Value:
+    """A bias that is rounded takes up no factor, no threshold and no mean."""
+    for draft in (result.source, result.tail):
+        if draft is not None:
+            draft.quantised, draft.bias = True, None
+    return _real(result)
 
 
 def _limit(site: Site, facts: Facts, weight: Value) -> None:

@@ -48,7 +48,9 @@ def certify(model: nn.Module, graph: Graph, x: Tensor, *, draws: int = 2, seed: 
         raise SymmetryError(
             f"the symmetries of {', '.join(broken) or 'several blocks together'} do not hold: outputs changed under a "
             "random element of the group. A rule claims more than the operation has: correct the one that was passed, "
-            "or take the module into opaque=[...] or frozen=[...]; without rules or hooks of your own, please report it"
+            "or take the module into opaque=[...] or frozen=[...]. Or, in a quantised network, sums lie exactly on "
+            "thresholds of rounding, where the order of summation decides: a power of two as scale, or normalisation "
+            "before the quantiser, avoids that, and certify=False does without the proof. Else please report it"
         )
 
 
