@@ -143,7 +143,16 @@ def call(model: nn.Module, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
 
 
 def call_in_place(model: nn.Module, params: Params, x: Tensor) -> Tensor:
-    """As ``call``, but what the model writes is written into ``params``."""
+    """As ``call``, but what the model writes is written into ``params``.
+
+    Args:
+        model: Any module; not changed itself.
+        params: Parameters and buffers by name, which normalisation in training mode and some quantisers change.
+        x: Input ``[batch, ...]``.
+
+    Returns:
+        Whatever the model returns.
+    """
     output: Tensor = functional_call(model, params, (x,))
     return output
 

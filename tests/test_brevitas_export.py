@@ -309,6 +309,8 @@ def test_samples_are_checked(tmp_path: Path) -> None:
     model, file = small(SignedBinaryWeightPerTensorConst), tmp_path / "f"
     for x in (torch.zeros(0, 12), torch.zeros(12), torch.full((2, 12), float("nan")), [1.0]):
         refused(model, file, "x: expected finite samples", x=x)  # type: ignore[arg-type]
+    for x in (torch.ones(2, 13), torch.ones(2, 12, dtype=torch.int64)):
+        refused(model, file, re.escape(f"x: Sequential does not take samples {list(x.shape)} of {x.dtype}"), x=x)
 
 
 def test_a_model_that_returns_no_tensor_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from pathlib import Path
 
 import brevitas.nn as qnn
 import pytest
@@ -20,7 +21,19 @@ from brevitas_nets import (
 from torch import nn
 from torch.func import functional_call
 
-from binarynets.brevitas import FAMILY, BrevitasError, effective, plain, settled
+from binarynets.brevitas import (
+    FAMILY,
+    BrevitasError,
+    counterpart,
+    effective,
+    from_brevitas,
+    from_brevitas_params,
+    load_state,
+    plain,
+    settled,
+    to_brevitas,
+)
+from binarynets.brevitas.export import export_qonnx
 from compare import (
     connect,
     distances,
@@ -28,6 +41,7 @@ from compare import (
     evaluate,
     geodesic_path,
     linear_path,
+    local_energy,
     match,
     parameters,
     standard_form,
@@ -133,14 +147,18 @@ def test_one_tensor_that_is_written_to_between_calls_is_made_anew() -> None:
 def _data(name: str) -> Data:
     x = inputs(CASES[name], 24, seed=3)
     split = Split(x, torch.arange(24) % 4, calibration=x)
-    return Data(name="noise", train=split, test=split, classes=4, input_shape=(1, 1, 12))
+    return Data(name="noise", train=split, test=split, classes=4, input_shape=CASES[name].shape)
 
 
-WRITERS = ("binary, scale 0.1", "ternary", "8 bits", "tensor norm", "conv2d, scale 0.1")
+WRITERS = ("binary, scale 0.1", "ternary", "8 bits", "tensor norm", "conv2d, scale 0.1", "TFC_1W1A", "CNV_1W1A")
+"""Quantisers that clamp latents in place, or count calls."""
+
+CONVERTIBLE = ("TFC_1W1A",)
+SMALL = ("binary, scale 0.1", "ternary", "8 bits", "tensor norm")
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_no_public_call_writes_into_a_model_or_its_parameters(name: str) -> None:
+def test_no_public_call_writes_into_a_model_or_its_parameters(name: str, tmp_path: Path) -> None:
     model, data = _made(name), _data(name)
     other = made(CASES[name], seed=1, latents=30.0)
     a, b = parameters(model), parameters(other)
@@ -174,12 +192,25 @@ def test_no_public_call_writes_into_a_model_or_its_parameters(name: str) -> None
         assert changes(path(0), a) == []
     assert evaluate(model, a, data.train) == evaluate(found, a, data.train)
     unchanged("evaluate")
+    local_energy(model, a, data.train, [0.5], names=[n for n in a if n.endswith("weight")], draws=2)
+    unchanged("local_energy")
+    load_state(copy.deepcopy(model), model.state_dict())
+    unchanged("load_state")
+    if name in CONVERTIBLE:
+        counterpart(model)
+        unchanged("counterpart")
+        from_brevitas_params(model, a)
+        to_brevitas(from_brevitas(model))
+        unchanged("from_brevitas")
+    if name in SMALL:
+        export_qonnx(model, b, data.train.x[:2], tmp_path / "model.onnx", tolerance=1e-3)
+        unchanged("export_qonnx")
     if name in ("binary, scale 0.1", "tensor norm"):
         connect(FAMILY, model, a, b, data, points=2, samples=16)
         unchanged("connect")
 
 
-@pytest.mark.parametrize("name", ["TFC_1W1A", "TFC_2W2A", "binary, scale 0.1", "ternary", "4 bits by channel"])
+@pytest.mark.parametrize("name", ["binary, scale 0.1", "ternary", "4 bits by channel", *EXAMPLES])
 def test_ends_of_a_path_are_the_quantised_networks(name: str) -> None:
     model, x = _made(name), _inputs(name)
     a, b = parameters(model), parameters(made(CASES[name], seed=1))

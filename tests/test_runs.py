@@ -21,7 +21,7 @@ from compare.networks import ShapeError
 from compare.runs import OutputError, RecordError, files, identity, read_record, read_records, write_record, write_text
 from compare.runs.configuration import Configuration, ConfigurationError, claim, configure, read_configuration, to_toml
 from compare.runs.files import check_writable, is_free, sole_writer
-from compare.runs.provenance import provenance
+from compare.runs.provenance import command_line, provenance
 
 SMALL = {
     "precisions": ["full"],
@@ -332,3 +332,17 @@ def test_provenance_tells_versions_and_revision() -> None:
     assert found.packages["torch"].startswith("2.")
     assert found.revision
     assert found.threads == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "command"),
+    [
+        (["/opt/bin/compare-nets", "run", "/data/one run"], "compare-nets run '.../one run'"),
+        (["/opt/site-packages/compare/__main__.py", "run", "out"], "compare-nets run out"),
+        (["scripts/ladder.py", "--out", "/docs"], "python scripts/ladder.py --out .../docs"),
+        (["/home/a/scripts/ladder.py"], "python .../ladder.py"),
+    ],
+)
+def test_the_command_names_what_was_run(typed: list[str], command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", typed)
+    assert command_line() == command

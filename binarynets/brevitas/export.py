@@ -97,13 +97,24 @@ def export_qonnx(
     _check_scales(network)
     _check_numbers(network)
     batches = torch.split(x.detach().cpu(), size)
-    with torch.no_grad():
-        expected = torch.cat([_plain_tensor(network(samples.clone())) for samples in batches])
+    expected = torch.cat(_outputs(network, batches))
     content = _graph(network, batches[0])
     found = torch.cat(_executed(content, batches))
     difference = _difference(found, expected, tolerance)
     write_bytes(file, content)
     return Exported(file, len(content), size, len(x), difference, _same_bits(found, expected))
+
+
+def _outputs(network: nn.Module, batches: tuple[Tensor, ...]) -> list[Tensor]:
+    try:
+        with torch.no_grad():
+            found = [network(samples.clone()) for samples in batches]
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise BrevitasError(
+            f"x: {type(network).__name__} does not take samples {list(batches[0].shape)} of {batches[0].dtype}: "
+            f"{error}. Expected what the model is trained on, as data.test.x[:100]"
+        ) from error
+    return [_plain_tensor(output) for output in found]
 
 
 def _check_packages() -> None:

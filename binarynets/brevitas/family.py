@@ -37,7 +37,14 @@ _REACH = 3.0
 
 
 def quantised_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Latent weights of all layers whose weights Brevitas quantises: the parameters themselves, by name."""
+    """Latent weights of all layers whose weights Brevitas quantises.
+
+    Args:
+        model: A Brevitas model.
+
+    Returns:
+        The parameters themselves, by name.
+    """
     return {
         f"{name}.weight" if name else "weight": module.weight
         for name, module in model.named_modules()
@@ -57,7 +64,17 @@ def binary_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 @torch.no_grad()
 def clip_latents_(model: nn.Module, bound: float = 1.0) -> None:
-    """Clip latent weights to [-bound, bound], in place, as BinaryNet does (arXiv 1602.02830)."""
+    """Clip latent weights to [-bound, bound], in place, as BinaryNet does (arXiv 1602.02830).
+
+    Args:
+        model: A Brevitas model; parameters that are not quantised are left alone.
+        bound: Largest magnitude that stays.
+
+    Raises:
+        ValueError: If ``bound`` is not positive and finite.
+    """
+    if not 0 < bound < math.inf:
+        raise ValueError(f"bound: expected a positive finite number, got {bound}")
     for weight in quantised_weights(model).values():
         weight.clamp_(-bound, bound)
 

@@ -114,7 +114,15 @@ def probe(scale: Tensor, bits: Tensor) -> Tensor:
 
 
 def check_scale(scale: Tensor, what: str) -> None:
-    """Raise ``BrevitasError`` unless all scales are positive and finite."""
+    """Raise unless all scales are positive and finite.
+
+    Args:
+        scale: One or several.
+        what: Whose, for the message.
+
+    Raises:
+        BrevitasError: If one is NaN, infinite, zero or negative.
+    """
     bad = ~(torch.isfinite(scale) & (scale > 0))
     if bool(bad.any()):
         shown = float(scale.flatten()[bad.flatten()][0])

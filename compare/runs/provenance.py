@@ -75,5 +75,7 @@ def _version(name: str) -> str:
 
 def command_line() -> str:
     """The command as typed, absolute paths by their last part alone: they say nothing on another machine."""
-    words = [f".../{Path(word).name}" if Path(word).is_absolute() else word for word in sys.argv[1:]]
-    return shlex.join(["compare-nets", *words])
+    program = Path(sys.argv[0])
+    of_script = program.suffix == ".py" and program.name != "__main__.py"
+    words = ["python", *sys.argv] if of_script else ["compare-nets", *sys.argv[1:]]
+    return shlex.join(f".../{Path(word).name}" if Path(word).is_absolute() else word for word in words)
