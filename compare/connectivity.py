@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,16 +9,15 @@ from torch import nn
 
 from compare.data import Data, Split
 from compare.errors import CompareError
-from compare.evaluation import error_curves, local_energy
-from compare.evaluation.statistics import has_statistics
+from compare.evaluation import local_energy
 from compare.family import Family
-from compare.geometry import AntipodalError, barrier, distances, geodesic_path, linear_path
 from compare.params import Params, check, parameters
 from compare.runs import provenance, record
-from compare.runs.record import PathKind, Record, SplitName, Statistics, Treatment
+from compare.runs.record import Record, SplitName, Treatment
 from compare.seeds import derived
-from compare.symmetry import Graph, Match, dead_units, match, random_element, standard_form, trace
+from compare.symmetry import Graph, Match, dead_units, random_element, trace
 from compare.training import Trained
+from compare.treatments import Bench, Treated, treated
 
 POINTS = 25
 SAMPLES = 10_000
@@ -27,8 +25,6 @@ SAMPLES = 10_000
 # From the first rises in full precision to where both precisions err on half of all samples; binary ones rise from 0.5.
 ENERGY_SIGMAS = (0.1, 0.3, 0.5, 0.7, 1.0)
 ENERGY_SAMPLES = 2_000
-
-_PATHS = {"linear": linear_path, "geodesic": geodesic_path}
 
 
 class RequestError(CompareError, ValueError):
@@ -99,8 +95,8 @@ def connect(
     fresh = untrained if untrained is not None else _untrained(model, seed)
     graph.check(fresh, "untrained")
     splits: dict[SplitName, Split] = {"train": data.train.subset(samples), "test": data.test.subset(samples)}
-    bench = _Bench(graph, model, splits, tuple(i / (points - 1) for i in range(points)), describe)
-    pair = _treated(graph, a, b, seed)
+    bench = Bench(graph, model, splits, tuple(i / (points - 1) for i in range(points)), describe)
+    pair = treated(graph, a, b, seed)
     notes = [*graph.notes, *_dead_notes(graph, pair), *_latent_notes(graph, a, b)]
     curves = tuple(bench.curves(pair, notes))
     landscape = None
@@ -122,8 +118,8 @@ def connect(
         distances=pair.distances(graph),
         curves=curves,
         controls=(
-            _control("symmetric copy", bench, _treated(graph, a, copied, seed), notes),
-            _control("untrained", bench, _treated(graph, a, fresh, seed), notes),
+            _control("symmetric copy", bench, treated(graph, a, copied, seed), notes),
+            _control("untrained", bench, treated(graph, a, fresh, seed), notes),
         ),
         landscape=landscape,
         energies=_energies(graph, model, pair.ends["standard form"], data.train.subset(min(samples, ENERGY_SAMPLES))),
@@ -133,78 +129,6 @@ def connect(
     )
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Two networks under each treatment."""
-
-    ends: Mapping[Treatment, tuple[Params, Params]]
-    match: Match
-
-    def distances(self, graph: Graph) -> tuple[record.Distance, ...]:
-        return tuple(
-            record.Distance(treatment=treatment, **vars(distances(graph, a, b)))
-            for treatment, (a, b) in self.ends.items()
-        )
-
-
-def _treated(graph: Graph, a: Params, b: Params, seed: int) -> _Pair:
-    first, second = (standard_form(graph, params, invariant="loss") for params in (a, b))
-    matched = match(graph, first, second, seed=seed)
-    ends: dict[Treatment, tuple[Params, Params]] = {
-        "as trained": (a, b),
-        "standard form": (first, second),
-        "matched": (first, matched.params),
-    }
-    return _Pair(ends, matched)
-
-
-@dataclass(frozen=True)
-class _Bench:
-    """Everything a curve is measured with."""
-
-    graph: Graph
-    model: nn.Module
-    splits: dict[SplitName, Split]
-    ts: Sequence[float]
-    describe: str | None
-
-    def curves(self, pair: _Pair, notes: list[str]) -> Iterator[record.Curve]:
-        """All curves of a pair; a geodesic that is not determined is left out, with a note."""
-        statistics: tuple[Statistics, ...] = (
-            ("interpolated", "re-estimated") if has_statistics(self.model) else ("interpolated",)
-        )
-        for treatment, ends in pair.ends.items():
-            kinds: tuple[PathKind, ...] = ("linear",) if treatment == "as trained" else ("linear", "geodesic")
-            for kind in kinds:
-                for how in statistics:
-                    try:
-                        yield from self.measure(treatment, ends, kind, how)
-                    except AntipodalError as error:
-                        notes.append(f"no geodesic curve, {treatment}: {error}")
-
-    def measure(
-        self, treatment: Treatment, ends: tuple[Params, Params], kind: PathKind, statistics: Statistics
-    ) -> Iterator[record.Curve]:
-        """One path with one kind of statistics, on each split."""
-        path = _PATHS[kind](self.graph, *ends)
-        describe = self.describe and f"{self.describe}: {treatment}, {kind}, {statistics}"
-        found = error_curves(self.model, path, self.splits, self.ts, statistics=statistics, describe=describe)
-        for split, curve in found.items():
-            height = barrier(curve.ts, curve.errors)
-            yield record.Curve(
-                treatment=treatment,
-                path=kind,
-                statistics=statistics,
-                split=split,
-                samples=curve.samples,
-                ts=curve.ts,
-                errors=curve.errors,
-                losses=curve.losses,
-                barrier=height.height,
-                barrier_over_chord=height.over_chord,
-            )
-
-
 def _energies(graph: Graph, model: nn.Module, ends: tuple[Params, Params], train: Split) -> tuple[record.Energy, ...]:
     """Local energies of both ends. The noise has a seed of its own: a network has one energy, whatever its pair."""
     names = {layer.weight for layer in graph.layers}
@@ -212,7 +136,7 @@ def _energies(graph: Graph, model: nn.Module, ends: tuple[Params, Params], train
     return record.Energy(network="a", split="train", **vars(a)), record.Energy(network="b", split="train", **vars(b))
 
 
-def _control(name: Any, bench: _Bench, pair: _Pair, notes: list[str]) -> record.Control:
+def _control(name: Any, bench: Bench, pair: Treated, notes: list[str]) -> record.Control:
     curves: list[record.Curve] = []
     treatments: tuple[Treatment, ...] = ("as trained", "matched")
     for treatment in treatments:
@@ -288,7 +212,7 @@ def _data(data: Data, splits: Mapping[SplitName, Split]) -> record.Data:
     )
 
 
-def _dead_notes(graph: Graph, pair: _Pair) -> Iterator[str]:
+def _dead_notes(graph: Graph, pair: Treated) -> Iterator[str]:
     for name, params in zip("ab", pair.ends["standard form"], strict=True):
         for layer, count in dead_units(graph, params).items():
             if count:

@@ -232,7 +232,7 @@ def test_parameters_that_do_not_fit_are_refused(trained, digits, change, message
 
 
 def test_an_untrained_network_that_does_not_fit_is_found_first(trained, digits, monkeypatch) -> None:
-    monkeypatch.setattr("compare.connectivity.error_curves", lambda *_, **__: pytest.fail("measured first"))
+    monkeypatch.setattr("compare.treatments.error_curves", lambda *_, **__: pytest.fail("measured first"))
     with pytest.raises(ParameterError, match="untrained does not fit"):
         _connect("full", trained, digits, untrained={})
 

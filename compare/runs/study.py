@@ -1,0 +1,284 @@
+"""Studies: many networks of one precision and data set, from several algorithms, and what lies between them.
+
+A study is kept in parts, one file for each network, pair and bend, so that an interrupted one goes on; ``read_study``
+puts them together.
+"""
+
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError, model_validator
+
+from compare.runs.files import write_text
+from compare.runs.part import Fraction, Part, PathKind, SplitName, Statistics, Treatment
+from compare.runs.record import Data, Distance, Epoch, Provenance, RecordError
+
+SCHEMA_VERSION = 1
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Rises(Part):
+    """How much a change of random direction raises the error of a network, for several sizes of the change.
+
+    ``error`` is the network's own (a fraction) on ``samples`` samples of ``split``; ``rises`` are means over ``draws``
+    draws of error(changed) - error, one for each of ``sizes``, ``standard_errors`` those of these means.
+    """
+
+    split: SplitName
+    samples: Annotated[int, Field(ge=1)]
+    draws: Annotated[int, Field(ge=2)]
+    error: Fraction
+    sizes: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    rises: tuple[float, ...]
+    standard_errors: tuple[NotNegative, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Rises":
+        if not len(self.sizes) == len(self.rises) == len(self.standard_errors):
+            raise ValueError(
+                f"{len(self.sizes)} sizes, {len(self.rises)} rises and {len(self.standard_errors)} standard errors "
+                "differ in number"
+            )
+        if any(size >= after for size, after in itertools.pairwise(self.sizes)):
+            raise ValueError(f"expected sizes that increase, got {self.sizes}")
+        return self
+
+
+class Worst(Part):
+    """The worst network found in a ball around one: loss (nats) and error (fraction) of both, on ``samples``.
+
+    ``radius`` is relative, as ``compare.evaluation.sharpness`` defines it; ``surrogate`` says that the ascent followed
+    straight-through gradients.
+    """
+
+    split: SplitName
+    samples: Annotated[int, Field(ge=1)]
+    radius: Positive
+    loss: float
+    error: Fraction
+    worst_loss: float
+    worst_error: Fraction
+    surrogate: bool
+
+
+class Curvature(Part):
+    """Largest eigenvalues and trace of the loss's Hessian, in standard form, on ``samples`` of ``split``.
+
+    ``surrogate``: of the straight-through gradient, which is no second derivative of the error measured.
+    """
+
+    split: SplitName
+    samples: Annotated[int, Field(ge=1)]
+    eigenvalues: Annotated[tuple[float, ...], Field(min_length=1)]
+    trace: float
+    trace_standard_error: NotNegative
+    surrogate: bool
+
+
+class Piece(Part):
+    """What each part of a study says of itself."""
+
+    identity: str
+    precision: str
+    provenance: Provenance
+
+
+class Member(Piece):
+    """One network of a study.
+
+    ``errors`` are fractions, ``losses`` nats, on the samples measured; ``full_train_error`` is the error on all that it
+    was trained on. ``energy`` has sizes sigma (noise multiplying weights), ``flips`` fractions of binary weights that
+    are negated. ``settings`` are those of its training, ``seconds`` the wall time of training and of measuring.
+    """
+
+    schema_version: Literal[1] = 1
+    kind: Literal["study-network"] = "study-network"
+    algorithm: str
+    seed: int
+    errors: dict[SplitName, Fraction]
+    losses: dict[SplitName, float]
+    parameters: int
+    energy: Rises
+    flips: Rises | None = None
+    worst: Worst | None = None
+    curvature: Curvature | None = None
+    history: tuple[Epoch, ...] = ()
+    settings: dict[str, Any]
+    seconds: dict[Literal["training", "measuring"], float]
+
+    @property
+    def name(self) -> str:
+        """Algorithm and seed, as ``rsgd-3``; no two networks of a study share it."""
+        return f"{self.algorithm}-{self.seed}"
+
+
+class Height(Part):
+    """The highest error on one path: ``barrier`` over the worse end, ``over_chord``, and the error at t = 1/2."""
+
+    treatment: Treatment
+    path: PathKind
+    statistics: Statistics
+    split: SplitName
+    samples: Annotated[int, Field(ge=1)]
+    points: Annotated[int, Field(ge=2)]
+    barrier: float
+    over_chord: float
+    midpoint: Fraction
+
+
+class Pair(Piece):
+    """What lies between two networks of a study, named as ``Member.name``; the second is moved onto the first.
+
+    ``objective`` over ``bound`` says how good the matching is.
+    """
+
+    schema_version: Literal[1] = 1
+    kind: Literal["study-pair"] = "study-pair"
+    networks: tuple[str, str]
+    distances: tuple[Distance, ...]
+    heights: Annotated[tuple[Height, ...], Field(min_length=1)]
+    objective: float
+    bound: float
+    seconds: float
+
+
+class Bent(Part):
+    """A trained path of two pieces between two networks.
+
+    ``errors`` are fractions at ``ts`` on ``samples`` samples of ``split``, with ``statistics``; ``straight_errors``
+    those of the straight path between the same ends. ``length`` and ``straight_length`` are in the norm that ``norm``
+    names.
+    """
+
+    treatment: Treatment
+    path: PathKind
+    statistics: Statistics
+    split: SplitName
+    samples: Annotated[int, Field(ge=1)]
+    ts: tuple[Fraction, ...]
+    errors: tuple[Fraction, ...]
+    straight_errors: tuple[Fraction, ...]
+    target: Fraction
+    reached: bool
+    length: float
+    straight_length: float
+    norm: str
+    epochs: int
+    seconds: float
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Bent":
+        if not len(self.ts) == len(self.errors) == len(self.straight_errors):
+            raise ValueError("ts, errors and straight_errors differ in number")
+        return self
+
+
+class Plane(Part):
+    """Errors on a grid of the plane through two ends and a bend; coordinates in the Euclidean norm of parameters.
+
+    ``errors[i][j]`` is at ``us[j]``, ``vs[i]``; ``points`` are the coordinates of the ends and the bend.
+    """
+
+    statistics: Statistics
+    split: SplitName
+    samples: Annotated[int, Field(ge=1)]
+    us: tuple[float, ...]
+    vs: tuple[float, ...]
+    errors: tuple[tuple[Fraction, ...], ...]
+    points: dict[Literal["a", "b", "bend"], tuple[float, float]]
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> "Plane":
+        if len(self.errors) != len(self.vs) or any(len(row) != len(self.us) for row in self.errors):
+            raise ValueError(f"expected {len(self.vs)} rows of {len(self.us)} errors")
+        return self
+
+
+class Bend(Piece):
+    """Trained bends between two networks of a study, and perhaps the plane through ends and bend."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["study-bend"] = "study-bend"
+    networks: tuple[str, str]
+    bends: Annotated[tuple[Bent, ...], Field(min_length=1)]
+    plane: Plane | None = None
+
+
+class Study(Piece):
+    """Everything measured of one precision.
+
+    ``identity`` is that of the configuration; every part has the same.
+    """
+
+    schema_version: Literal[1] = 1
+    kind: Literal["study"] = "study"
+    title: str
+    bits: Positive | None = None
+    model: str
+    data: Data
+    networks: Annotated[tuple[Member, ...], Field(min_length=1)]
+    pairs: tuple[Pair, ...] = ()
+    bends: tuple[Bend, ...] = ()
+    configuration: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Study":
+        names = [network.name for network in self.networks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"expected each network once, got {', '.join(names)}")
+        ends = [frozenset(pair.networks) for pair in self.pairs]
+        if len(set(ends)) < len(ends) or not all(end <= set(names) and len(end) == 2 for end in ends):
+            raise ValueError("expected each pair of two of the study's networks at most once")
+        parts: tuple[Piece, ...] = (*self.networks, *self.pairs, *self.bends)
+        for part in parts:
+            if (part.precision, part.identity) != (self.precision, self.identity):
+                raise ValueError(f"expected parts of {self.precision} {self.identity}, got one of {part.precision}")
+        return self
+
+
+AnyPiece = TypeVar("AnyPiece", bound=Piece)
+
+
+def write_part(part: Piece, path: Path) -> None:
+    """Write a part of a study, or one, as indented JSON, whole or not at all.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    write_text(path, part.model_dump_json(indent=1) + "\n")
+
+
+def read_part(kind: type[AnyPiece], path: Path) -> AnyPiece:
+    """Read and validate a part of a study, or one.
+
+    Args:
+        kind: What is expected.
+        path: A JSON file that ``write_part`` wrote.
+
+    Returns:
+        The part.
+
+    Raises:
+        RecordError: If the file is missing or is something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"could not read {path}: {error}") from error
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5])
+        raise RecordError(f"{path} holds no {kind.__name__.lower()} of a study that can be read: {faults}") from error
+
+
+def read_parts(kind: type[AnyPiece], files: Iterable[Path]) -> tuple[AnyPiece, ...]:
+    """Read several parts, in the order of their paths.
+
+    Raises:
+        RecordError: As ``read_part``.
+    """
+    return tuple(read_part(kind, file) for file in sorted(files))
