@@ -1,6 +1,6 @@
 """The family of binary networks: 1-bit weights and activations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,10 +13,12 @@ from binarynets.optimisers import Bop, assign
 from binarynets.quantisers import is_sign
 from binarynets.signs import standard_form
 from compare.data import Split
+from compare.evaluation import Evaluator
 from compare.family import Family
 from compare.params import Params, sign
 from compare.runs.landscape import Landscape
 from compare.runs.part import SplitName
+from compare.runs.study import Rises
 from compare.symmetry.graph import Graph
 from compare.symmetry.rules import linear_map, step
 from compare.symmetry.tracing.site import Site
@@ -94,6 +96,36 @@ def _landscape(
     return landscape(graph, model, a, b, splits, seed=seed, describe=describe)
 
 
+def _evaluation(model: nn.Module) -> Evaluator | None:
+    from binarynets.integer.along import along  # numba takes its time
+
+    return along(model)
+
+
+def _flips(
+    model: nn.Module,
+    params: Params,
+    split: SplitName,
+    samples: Split,
+    fractions: Sequence[float],
+    *,
+    draws: int,
+    seed: int,
+) -> Rises:
+    from binarynets.landscape.robustness import flip_robustness  # numba takes its time
+
+    found = flip_robustness(model, params, samples.x, samples.y, fractions, draws=draws, seed=seed, per_layer=False)
+    return Rises(
+        split=split,
+        samples=found.samples,
+        draws=draws,
+        error=found.error,
+        sizes=found.fractions,
+        rises=tuple(float(mean) - found.error for mean in found.overall.mean),
+        standard_errors=tuple(map(float, found.overall.standard_error)),
+    )
+
+
 FAMILY = Family(
     name="binary",
     title="binary (1-bit weights and activations)",
@@ -103,6 +135,8 @@ FAMILY = Family(
     effective=effective,
     networks={"mlp": networks.mlp, "vgg": networks.vgg, "resnet": networks.resnet},
     landscape=_landscape,
+    evaluation=_evaluation,
+    flips=_flips,
     recipe=Recipe(
         name="binary", settings=_SETTINGS, optimiser=optimiser, after_step=clip_latents_, latents=latent_weights
     ),

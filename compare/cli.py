@@ -23,7 +23,8 @@ _FILES = """files in --data-root (those of mnist, fashion-mnist and cifar10 also
 
 _CHOICES = """what goes together:
   resnet trains, but cannot be connected yet: use mlp or vgg
-  bop is for binary networks alone (with `run`: --precisions binary)"""
+  bop is for binary networks alone (with `run`: --precisions binary), and not for the algorithms rsgd and sam
+  hyperparameters belong to one algorithm each: --rho 0.1 needs --algorithm sam"""
 
 _EPILOGS = {
     "run": f"""examples:
@@ -48,6 +49,7 @@ a file for --config, its top before its two tables:
 {_CHOICES}""",
     "train": f"""example:
   compare-nets train --precision binary --data digits --seed 3 --out runs/binary-3
+  compare-nets train --precision full --algorithm rsgd --replicas 3 --optimiser sgd --out runs/wide-0
 
 The same command again goes on where an interrupted one stopped.
 
@@ -176,8 +178,9 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
 
 def _configuration_options(parser: argparse.ArgumentParser, *more: str) -> None:
     """One option for each field of the configuration, named, described and defaulted as there."""
-    from compare.runs.configuration import Architecture, Configuration, Training
+    from compare.runs.configuration import HYPERPARAMETERS, Architecture, Configuration, Training
 
+    hyperparameters = {name for names in HYPERPARAMETERS.values() for name in names}
     group = parser.add_argument_group("what is run (each may also stand in the --config file)")
     group.add_argument("--config", type=Path, help="TOML file; options win over it")
     tables = (
@@ -188,7 +191,8 @@ def _configuration_options(parser: argparse.ArgumentParser, *more: str) -> None:
     for prefix, model, names in tables:
         for name in names or model.model_fields:
             field = model.model_fields[name]
-            known = "the precision's own" if field.default is None else _as_option(field.default)
+            owner = "algorithm" if name in hyperparameters else "precision"
+            known = f"the {owner}'s own" if field.default is None else _as_option(field.default)
             group.add_argument(
                 f"--{name.replace('_', '-')}",
                 dest=f"set:{prefix}{name}",

@@ -95,7 +95,7 @@ def connect(
     fresh = untrained if untrained is not None else _untrained(model, seed)
     graph.check(fresh, "untrained")
     splits: dict[SplitName, Split] = {"train": data.train.subset(samples), "test": data.test.subset(samples)}
-    bench = Bench(graph, model, splits, tuple(i / (points - 1) for i in range(points)), describe)
+    bench = Bench(graph, model, splits, tuple(i / (points - 1) for i in range(points)), describe, family.evaluation)
     pair = treated(graph, a, b, seed)
     notes = [*graph.notes, *_dead_notes(graph, pair), *_latent_notes(graph, a, b)]
     curves = tuple(bench.curves(pair, notes))
@@ -109,9 +109,9 @@ def connect(
         precision=family.name,
         title=family.title,
         bits=family.bits,
-        model=_description(model),
+        model=description(model),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        data=_data(data, splits),
+        data=recorded_data(data, splits),
         seed=seed,
         networks=_networks(curves, trained),
         match=_match(pair.match),
@@ -200,7 +200,16 @@ def _match(found: Match) -> record.Match:
     )
 
 
-def _data(data: Data, splits: Mapping[SplitName, Split]) -> record.Data:
+def recorded_data(data: Data, splits: Mapping[SplitName, Split]) -> record.Data:
+    """What a record says of its data.
+
+    Args:
+        data: The data set.
+        splits: The parts of it that were measured on.
+
+    Returns:
+        Sizes and fingerprint.
+    """
     return record.Data(
         name=data.name,
         fingerprint=data.fingerprint,
@@ -228,8 +237,15 @@ def _latent_notes(graph: Graph, a: Params, b: Params) -> Iterator[str]:
                 yield f"{weight}: all latents of network {name} have one magnitude, so many bits flip at once on a path"
 
 
-def _description(model: nn.Module) -> str:
-    """The shape without the precision, so that counterparts carry the same text, as ``1 - 32 (3x3) - 10``."""
+def description(model: nn.Module) -> str:
+    """The shape without the precision, so that counterparts carry the same text, as ``1 - 32 (3x3) - 10``.
+
+    Args:
+        model: The network.
+
+    Returns:
+        Inputs and outputs of each map, kernels in brackets.
+    """
     weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     kernels = ["x".join(map(str, weight.shape[2:])) for weight in weights]
     outputs = [f"{len(w)} ({kernel})" if kernel else str(len(w)) for w, kernel in zip(weights, kernels, strict=True)]

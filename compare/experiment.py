@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from compare.runs import Configuration, Record, RecordError, identity, read_reco
 from compare.runs.configuration import claim, validated
 from compare.runs.files import sole_writer
 from compare.symmetry import trace
-from compare.training import Checkpoint, CheckpointError, Trained, TrainingSettings, train
+from compare.training import Checkpoint, CheckpointError, Trained, TrainingSettings, algorithm, train
 
 
 def run(
@@ -103,7 +102,15 @@ def build(family: Family, configuration: Configuration, data: Data, *, seed: int
 
 def training_settings(family: Family, configuration: Configuration) -> TrainingSettings:
     """The family's settings with what the configuration changes."""
-    return family.recipe.settings.changed(**configuration.training.model_dump())
+    asked = configuration.training
+    return family.recipe.settings.changed(
+        epochs=asked.epochs,
+        batch=asked.batch,
+        optimiser=asked.optimiser,
+        learning_rate=asked.learning_rate,
+        weight_decay=asked.weight_decay,
+        algorithm=algorithm(asked.algorithm, **asked.hyperparameters()),
+    )
 
 
 def train_one(
@@ -255,6 +262,5 @@ def connect_checkpoints(
 
 
 def _trained(checkpoint: Checkpoint) -> Trained:
-    names = {field.name for field in fields(TrainingSettings)}
-    settings = TrainingSettings(**{name: value for name, value in checkpoint.settings.items() if name in names})
-    return Trained(checkpoint.params, checkpoint.history, checkpoint.settings["seed"], settings)
+    settings = TrainingSettings.from_dict(checkpoint.settings)
+    return Trained(checkpoint.params, checkpoint.history, checkpoint.settings["seed"], settings, checkpoint.course)

@@ -1,7 +1,7 @@
 """A family: what a precision supplies. ``compare`` knows no precision; they are found through entry points."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from typing import Protocol
@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from compare.data import Split
 from compare.errors import CompareError
+from compare.evaluation import Evaluation
 from compare.params import Params
 from compare.precisions import installed
 from compare.runs import landscape as record
 from compare.runs.part import SplitName
+from compare.runs.study import Rises
 from compare.symmetry.graph import Graph, StandardForm
 from compare.symmetry.rules import Rule
 from compare.training import Recipe
@@ -41,6 +43,24 @@ class Landscape(Protocol):
         ...
 
 
+class Flips(Protocol):
+    """Measures how much the error of a network rises when fractions of its bits are flipped at random."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        params: Params,
+        split: SplitName,
+        samples: Split,
+        fractions: Sequence[float],
+        *,
+        draws: int,
+        seed: int,
+    ) -> Rises:
+        """Rises of the error on ``samples``, which are of ``split``, for each fraction of all bits."""
+        ...
+
+
 def as_it_is(model: nn.Module, x: Tensor) -> nn.Module:
     """The model itself stands for the model."""
     return model
@@ -59,8 +79,11 @@ class Family:
         networks: Constructors by name (``mlp``, ``vgg``, ``resnet``), the same shapes in every precision.
         recipe: Its training.
         landscape: What else it can measure of two matched networks, or None.
+        flips: What flipping bits does to the error, or None where there are no bits.
         plain: ``(model, example inputs) -> model``: what is traced and evaluated in place of a model: a module with the
             same names of parameters and buffers and the same outputs. The model itself unless said otherwise.
+        evaluation: ``model -> evaluator`` of the networks of a path, faster than the model and with the same outputs bit
+            for bit; None where there is none.
         bits: Bits of a weight, None where that makes no sense; reports order precisions by it.
     """
 
@@ -72,7 +95,9 @@ class Family:
     networks: Mapping[str, Callable[..., nn.Module]]
     recipe: Recipe
     landscape: Landscape | None = None
+    flips: Flips | None = None
     plain: Callable[[nn.Module, Tensor], nn.Module] = as_it_is
+    evaluation: Evaluation | None = None
     bits: float | None = None
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from compare.data import Split
-from compare.evaluation import error_curves
+from compare.evaluation import Evaluation, error_curves
 from compare.evaluation.statistics import has_statistics
 from compare.geometry import AntipodalError, barrier, distances, geodesic_path, linear_path
 from compare.params import Params
@@ -69,6 +69,7 @@ class Bench:
         splits: Samples that errors are counted on.
         ts: Where on each path.
         describe: Text before the progress line; None shows none.
+        evaluation: How the precision evaluates the networks of a path, if not as usual.
     """
 
     graph: Graph
@@ -76,6 +77,7 @@ class Bench:
     splits: dict[SplitName, Split]
     ts: Sequence[float]
     describe: str | None
+    evaluation: Evaluation | None = None
 
     def curves(self, pair: Treated, notes: list[str]) -> Iterator[record.Curve]:
         """All curves of a pair; a geodesic that is not determined is left out, with a note."""
@@ -97,7 +99,12 @@ class Bench:
         """One path with one kind of statistics, on each split."""
         path = _PATHS[kind](self.graph, *ends)
         describe = self.describe and f"{self.describe}: {treatment}, {kind}, {statistics}"
-        found = error_curves(self.model, path, self.splits, self.ts, statistics=statistics, describe=describe)
+        found = error_curves(
+            *(self.model, path, self.splits, self.ts),
+            statistics=statistics,
+            evaluation=self.evaluation,
+            describe=describe,
+        )
         for split, curve in found.items():
             height = barrier(curve.ts, curve.errors)
             yield record.Curve(

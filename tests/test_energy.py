@@ -93,6 +93,22 @@ def test_one_linear_layer_errs_as_often_as_a_normal_number_is_negative() -> None
         assert error < 0.01
 
 
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0])
+def test_mean_and_standard_error_on_one_sample_are_those_of_a_coin(sigma) -> None:
+    """Of one sample the error is 0 or 1; it is 1 as often as one normal number is negative."""
+    generator = torch.Generator().manual_seed(2)
+    weight, x = torch.randn(2, 8, generator=generator), torch.randn(1, 8, generator=generator)
+    sums = (x @ weight.T)[0]
+    margin, products = float((sums[0] - sums[1]).abs()), weight * x
+    chance = _cdf(-margin / (sigma * float(products.square().sum().sqrt())))
+    split, draws = Split(x, sums.argmax()[None]), 4000
+    found = local_energy(nn.Linear(8, 2, bias=False), {"weight": weight}, split, [sigma], names=["weight"], draws=draws)
+    expected = math.sqrt(chance * (1 - chance) / draws)
+    assert 0.01 < chance < 0.5
+    assert abs(found.rises[0] - chance) < 4 * expected
+    assert found.standard_errors[0] == pytest.approx(expected, rel=0.15)
+
+
 def test_bits_flip_as_often_as_the_docstring_says() -> None:
     """One weight between one input and two classes: it is misclassified exactly when its bit has flipped."""
 

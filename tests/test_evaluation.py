@@ -110,7 +110,10 @@ def test_a_curve_is_the_score_of_each_network_on_the_path(precision, statistics)
         if statistics == "re-estimated":
             params = re_estimated(calibrator(model), params, calibration)
         score = evaluate(model, params, split)
-        assert (error, loss) == (score.error, score.loss)
+        assert error == score.error
+        # In full precision the first layer's outputs are mixed between the ends, and rounded otherwise.
+        mixed = precision == "full" and t not in (0, 1)
+        assert loss == (pytest.approx(score.loss, rel=1e-5) if mixed else score.loss)
     assert (curve.ts, curve.samples, curve.statistics) == ((0.0, 0.3, 1.0), 50, statistics)
 
 

@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zoo import FAMILIES, difference, pixels, randomised, small_networks
 
-from compare.geometry import AntipodalError, barrier, distances, geodesic_path, linear_path, sphere
+from compare.geometry import (
+    AntipodalError,
+    PiecesError,
+    barrier,
+    bent_path,
+    distances,
+    geodesic_path,
+    lengths,
+    linear_path,
+    sphere,
+)
 from compare.params import ParameterError, parameters, sign
 from compare.symmetry import standard_form, trace
 
@@ -158,6 +168,64 @@ def test_t_outside_the_path_is_refused(make, t) -> None:
     graph, a, b = _ends()
     with pytest.raises(ValueError, match="between 0 and 1"):
         make(graph, a, b)(t)
+
+
+def _corners(precision: str = "full", name: str = "mlp"):
+    graph, a, b = _ends(precision, name)
+    return graph, a, standard_form(graph, randomised(small_networks(precision)[name], seed=3)), b
+
+
+@pytest.mark.parametrize("precision", FAMILIES)
+@pytest.mark.parametrize("pieces", ["linear", "geodesic"])
+def test_ends_and_bend_are_exact_and_arguments_stay(precision, pieces) -> None:
+    graph, a, middle, b = _corners(precision)
+    path = bent_path(graph, a, middle, b, pieces=pieces)
+    corners = dict(zip((0, 0.5, 1), (a, middle, b), strict=True))
+    for t, corner in corners.items():
+        assert all(torch.equal(path(t)[name], corner[name]) for name in corner)
+        path(t)["linear1.weight"].zero_()
+    before = {name: tensor.clone() for name, tensor in middle.items()}
+    middle["linear1.weight"].zero_()
+    assert difference(path(0.5), before) == difference(path.middle, before) == 0
+    assert path.kind == pieces
+
+
+@pytest.mark.parametrize("pieces", ["linear", "geodesic"])
+def test_the_halves_of_a_bent_path_are_paths(pieces) -> None:
+    graph, a, middle, b = _corners()
+    path = bent_path(graph, a, middle, b, pieces=pieces)
+    make = {"linear": linear_path, "geodesic": geodesic_path}[pieces]
+    for t in (0.1, 0.3, 0.49):
+        assert difference(path(t), make(graph, a, middle)(2 * t)) == 0
+    for t in (0.51, 0.8, 0.9):
+        assert difference(path(t), make(graph, middle, b)(2 * t - 1)) == 0
+
+
+@pytest.mark.parametrize("pieces", ["linear", "geodesic"])
+def test_a_bend_on_the_straight_path_adds_no_length(pieces) -> None:
+    graph, a, middle, b = _corners()
+    norm = {"linear": "euclidean", "geodesic": "angle"}[pieces]
+    straight = {"linear": linear_path, "geodesic": geodesic_path}[pieces](graph, a, b)
+    whole = getattr(lengths(graph, a, b), norm)
+    assert whole == pytest.approx(getattr(distances(graph, a, b), norm))
+    assert getattr(lengths(graph, a, straight(0.5), b), norm) == pytest.approx(whole, rel=1e-6)
+    # And a path cut finely is as long as its pieces are: the sum of many short chords.
+    path = bent_path(graph, a, middle, b, pieces=pieces)
+    fine = lengths(graph, *(path(i / 64) for i in range(65)))
+    assert getattr(fine, norm) == pytest.approx(getattr(lengths(graph, a, middle, b), norm), rel=1e-5)
+    assert getattr(fine, norm) > whole
+
+
+def test_a_bent_path_of_unknown_pieces_is_refused() -> None:
+    graph, a, middle, b = _corners()
+    with pytest.raises(PiecesError, match="expected one of linear, geodesic, got 'bezier'"):
+        bent_path(graph, a, middle, b, pieces="bezier")
+    with pytest.raises(ParameterError, match="middle does not fit"):
+        bent_path(graph, a, parameters(small_networks("full")["vgg"]), b)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        bent_path(graph, a, middle, b)(1.01)
+    with pytest.raises(ValueError, match="at least 2 networks, got 1"):
+        lengths(graph, a)
 
 
 @pytest.mark.parametrize("function", [*PATHS, distances])

@@ -27,8 +27,7 @@ from binarynets.signs import latent_form
 from compare import networks
 from compare.family import Family
 from compare.networks import Parts
-from compare.training import Optimiser, Recipe, TrainingSettings
-from compare.training.settings import SettingsError
+from compare.training import Optimiser, Recipe, SettingsError, TrainingSettings
 
 _SETTINGS = TrainingSettings(epochs=20, batch=100, optimiser="adam", learning_rate=3e-3)
 

@@ -54,7 +54,7 @@ class Chain:
     later: tuple[Later, ...]
 
     @cached_property
-    def _halved(self) -> tuple[Tensor, npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    def halved(self) -> tuple[Tensor, npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """First layer: signs in 8 bits ``[inputs, units]``, limits of sums over x, and over q = (x - 1) / 2."""
         weight = self.first.to(torch.int8).mul_(2).sub_(1)
         total = np.zeros(len(self.limits), np.int64)
@@ -84,15 +84,21 @@ class Chain:
         kind = chain_kernels.narrow(x.contiguous().numpy(), narrow.numpy())
         if kind == 0:
             return None
-        weight, *limits = self._halved
+        weight, *limits = self.halved
         on = np.empty((len(x), len(self.negated)), np.uint64)
         chain_kernels.decide(bytes_product(narrow, weight).numpy(), limits[kind - 1], self.negated, on)
+        return self.behind(on)
+
+    def behind(self, on: Words) -> Tensor:
+        """Sums of the last layer, int32 ``[batch, classes]``, from the words of the first one's units."""
+        from binarynets.integer import chain_kernels
+
         for layer in self.later[:-1]:
-            after = np.empty((len(x), len(layer.negated)), np.uint64)
+            after = np.empty((len(on), len(layer.negated)), np.uint64)
             chain_kernels.later(on, layer.rows, layer.limits, layer.negated, after)
             on = after
         last = self.later[-1]
-        found = np.empty((len(x), len(last.rows) * UNITS), np.int64)
+        found = np.empty((len(on), len(last.rows) * UNITS), np.int64)
         chain_kernels.mismatches(on, last.rows, found)
         return torch.from_numpy(last.inputs - 2 * found[:, : last.units]).to(torch.int32)
 

@@ -1,6 +1,6 @@
 """Data sets as networks see them: integer pixels in float tensors, labels, and images to calibrate statistics on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -96,6 +96,28 @@ class Data:
         """
         tensors = {"train.x": self.train.x, "train.y": self.train.y, "test.x": self.test.x, "test.y": self.test.y}
         return digest(tensors)
+
+
+def reduced(data: Data, n: int, *, calibration: int = CALIBRATION, seed: int = 0) -> Data:
+    """The data set with fewer training images, whose statistics are re-estimated on some of these.
+
+    Args:
+        data: The data set; not changed.
+        n: Training images that stay.
+        calibration: How many of them statistics are re-estimated on, at most.
+        seed: Which stay, and which of them are for calibration; ``split.subset(k)`` chooses others first.
+
+    Returns:
+        A data set of the same name, whose fingerprint differs; the test split keeps its images.
+
+    Raises:
+        DataError: If ``n`` or ``calibration`` is below 1.
+    """
+    if calibration < 1:
+        raise DataError(f"calibration takes at least 1 image, got {calibration}")
+    part = data.train.subset(n, seed)
+    x = part.x[_shuffled(len(part), seed)[-calibration:].sort().values]
+    return replace(data, train=Split(part.x, part.y, x), test=Split(data.test.x, data.test.y, x))
 
 
 def as_data(source: Source, *, seed: int) -> Data:

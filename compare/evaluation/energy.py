@@ -104,13 +104,18 @@ def _check(params: Params, sigmas: Sequence[float], names: Sequence[str], draws:
         raise EnergyError(f"sigmas: expected increasing numbers, got {_shown(sigmas)}")
     if draws < 2:
         raise EnergyError(f"draws: expected at least 2, for a standard error, got {draws}")
+    check_names(params, names, EnergyError)
+
+
+def check_names(params: Params, names: Sequence[str], error: type[CompareError]) -> None:
+    """Raise ``error`` unless ``names`` are tensors of real numbers in ``params``, at least one."""
     if not names:
-        raise EnergyError("names: expected at least one tensor, for instance the weights of graph.layers")
+        raise error("names: expected at least one tensor, for instance the weights of graph.layers")
     for name in names:
         if name not in params:
-            raise EnergyError(f"names: expected names of params, got {name!r}, which is not among them")
+            raise error(f"names: expected names of params, got {name!r}, which is not among them")
         if not params[name].is_floating_point():
-            raise EnergyError(f"names: expected tensors of real numbers, got {name!r} of type {params[name].dtype}")
+            raise error(f"names: expected tensors of real numbers, got {name!r} of type {params[name].dtype}")
 
 
 def _shown(numbers: Sequence[float]) -> str:

@@ -46,6 +46,37 @@ class Score:
         return self.wrong / self.samples
 
 
+@dataclass
+class Tally:
+    """What is counted of one network, batch by batch; the order of the batches rounds the loss.
+
+    Attributes:
+        wrong: Number of misclassified samples so far.
+        loss: Sum of their cross-entropies, nats.
+        samples: Number of samples so far.
+    """
+
+    wrong: int = 0
+    loss: float = 0.0
+    samples: int = 0
+
+    def add(self, logits: Tensor, y: Tensor) -> None:
+        """Count one batch: ``[batch, classes]`` and class indices ``[batch]``."""
+        self.wrong += int((logits.argmax(1) != y).sum())
+        self.loss += float(F.cross_entropy(logits.double(), y, reduction="sum"))
+        self.samples += len(y)
+
+    def score(self) -> Score:
+        """The score of all that was counted.
+
+        Raises:
+            ValueError: If there was no sample.
+        """
+        if self.samples == 0:
+            raise ValueError("evaluate: expected at least one sample")
+        return Score(self.wrong, self.loss / self.samples, self.samples)
+
+
 @torch.no_grad()
 def evaluate(model: nn.Module, params: Params, samples: Samples, *, batch: int = BATCH) -> Score:
     """Count the errors of the network with ``params`` on all ``samples``.
@@ -64,13 +95,9 @@ def evaluate(model: nn.Module, params: Params, samples: Samples, *, batch: int =
     """
     if model.training:
         raise ValueError("evaluate: expected a model in evaluation mode, call model.eval() first")
-    if len(samples.y) == 0:
-        raise ValueError("evaluate: expected at least one sample")
     # Copies, since some quantisers clamp the latent weights that they are given, in place.
     params = {name: tensor.clone() for name, tensor in params.items()}
-    wrong, loss = 0, 0.0
+    tally = Tally()
     for x, y in zip(torch.split(samples.x, batch), torch.split(samples.y, batch), strict=True):
-        logits = call_in_place(model, params, x)
-        wrong += int((logits.argmax(1) != y).sum())
-        loss += float(F.cross_entropy(logits.double(), y, reduction="sum"))
-    return Score(wrong, loss / len(samples.y), len(samples.y))
+        tally.add(call_in_place(model, params, x), y)
+    return tally.score()

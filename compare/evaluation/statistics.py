@@ -11,6 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compare.errors import CompareError
 from compare.params import Params
 
+BATCH = 1000
+
 
 class StatisticsError(CompareError, ValueError):
     """Statistics that cannot be re-estimated: no normalisation layers, or no calibration data."""
@@ -50,8 +52,13 @@ def calibrator(model: nn.Module) -> nn.Module:
     return copied
 
 
+def batches(x: Tensor, batch: int = BATCH) -> tuple[Tensor, ...]:
+    """Calibration inputs in parts of equal size (to one sample), of at most ``batch``."""
+    return x.chunk(-(-len(x) // batch))
+
+
 @torch.no_grad()
-def re_estimated(measuring: nn.Module, params: Params, x: Tensor, *, batch: int = 1000) -> Params:
+def re_estimated(measuring: nn.Module, params: Params, x: Tensor, *, batch: int = BATCH) -> Params:
     """``params`` with running means and variances measured on ``x`` for exactly these parameters [REPAIR].
 
     Each layer sees its predecessors normalised by the batch at hand, as in training; the statistics are means over
@@ -75,7 +82,7 @@ def re_estimated(measuring: nn.Module, params: Params, x: Tensor, *, batch: int 
     for name in fresh:
         if name.rpartition(".")[2] == "num_batches_tracked":
             fresh[name].zero_()
-    for number, part in enumerate(x.chunk(-(-len(x) // batch)), 1):
+    for number, part in enumerate(batches(x, batch), 1):
         for module in _tracking(measuring):
             if not isinstance(module, _BatchNorm):
                 module.momentum = 1 / number  # those count no batches themselves

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from compare.errors import CompareError
@@ -42,6 +43,7 @@ class Path:
     a: Params
     b: Params
     _between: Callable[[float], Params] = field(repr=False)
+    _arcs: "Mapping[str, _Arc]" = field(default_factory=dict, repr=False)
 
     def __call__(self, t: float) -> Params:
         """Parameters at ``t``, new tensors.
@@ -55,6 +57,24 @@ class Path:
             end = self.b if t else self.a
             return {name: tensor.clone() for name, tensor in end.items()}
         return self._between(t)
+
+    def piece(self, t: float) -> tuple["Path", float]:
+        """The piece of the path that ``t`` lies on, and where on it: the path has one piece, itself."""
+        return self, t
+
+    def coefficients(self, name: str, t: float) -> tuple[Tensor, Tensor]:
+        """Numbers alpha and beta with which a parameter at ``t`` is ``alpha a + beta b``, to rounding.
+
+        Args:
+            name: Of the parameter, a tensor of real numbers.
+            t: Between 0 and 1.
+
+        Returns:
+            Both, float64: ``[rows]`` where each row turns by itself, else ``[1]``.
+        """
+        if name in self._arcs:
+            return self._arcs[name].coefficients(t)
+        return torch.tensor([1 - t], dtype=torch.float64), torch.tensor([t], dtype=torch.float64)
 
 
 def linear_path(graph: Charted, a: Params, b: Params) -> Path:
@@ -101,7 +121,7 @@ def geodesic_path(graph: Charted, a: Params, b: Params) -> Path:
         moved = lerp(straight_a, straight_b, t) | {name: arc(t) for name, arc in arcs.items()}
         return {name: moved[name] for name in a}
 
-    return Path("geodesic", a, b, between)
+    return Path("geodesic", a, b, between, arcs)
 
 
 def _ends(graph: Charted, a: Params, b: Params) -> tuple[Params, Params]:
@@ -118,7 +138,23 @@ def points(tensor: Tensor, coordinate: Coordinate) -> Tensor:
     return tensor.double().flatten(1) if coordinate.kind == "rows" else tensor.double().reshape(1, -1)
 
 
-def _arc(name: str, coordinate: Coordinate, a: Params, b: Params) -> Callable[[float], Tensor]:
+@dataclass(frozen=True, eq=False)
+class _Arc:
+    """The geodesic of one parameter: points ``[points, dimension]``, the angles between them, and the end's form."""
+
+    start: Tensor
+    end: Tensor
+    theta: Tensor
+    like: Tensor
+
+    def __call__(self, t: float) -> Tensor:
+        return sphere.slerp(self.start, self.end, self.theta, t).to(self.like.dtype).view_as(self.like)
+
+    def coefficients(self, t: float) -> tuple[Tensor, Tensor]:
+        return sphere.slerp_coefficients(self.start, self.end, self.theta, t)
+
+
+def _arc(name: str, coordinate: Coordinate, a: Params, b: Params) -> _Arc:
     start, end = points(a[name], coordinate), points(b[name], coordinate)
     theta = sphere.angles(start, end)
     if bool((theta > 3.141592653589793 - sphere.ANTIPODAL).any()):
@@ -127,5 +163,4 @@ def _arc(name: str, coordinate: Coordinate, a: Params, b: Params) -> Callable[[f
             f"'{name}': point {row} of b is opposite to that of a, so every great circle through them is a geodesic. "
             "Use linear_path, or move one of the networks a little"
         )
-    like = a[name]
-    return lambda t: sphere.slerp(start, end, theta, t).to(like.dtype).view_as(like)
+    return _Arc(start, end, theta, a[name])

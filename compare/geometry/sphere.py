@@ -52,3 +52,25 @@ def slerp(a: Tensor, b: Tensor, theta: Tensor, t: float) -> Tensor:
     angle = torch.where(straight[:, 0], 1.0, theta)[:, None]
     direction = (torch.sin((1 - t) * angle) * unit(a) + torch.sin(t * angle) * unit(b)) / torch.sin(angle)
     return torch.where(straight, torch.lerp(a, b, t), direction * torch.lerp(norms(a), norms(b), t))
+
+
+def slerp_coefficients(a: Tensor, b: Tensor, theta: Tensor, t: float) -> tuple[Tensor, Tensor]:
+    """Numbers alpha and beta for each row with which ``slerp`` is ``alpha a + beta b``, to rounding.
+
+    Args:
+        a: Start ``[points, dimension]``.
+        b: End, likewise.
+        theta: ``angles(a, b)``, radians.
+        t: Between 0 and 1.
+
+    Returns:
+        Both, ``[points]``.
+    """
+    straight = theta < STRAIGHT
+    angle = torch.where(straight, 1.0, theta)
+    of_a, of_b = (norms(end)[:, 0] for end in (a, b))
+    size = torch.lerp(of_a, of_b, t) / torch.sin(angle)
+    # The rows themselves are not of unit norm.
+    alpha = torch.sin((1 - t) * angle) * size / torch.where(straight, 1.0, of_a)
+    beta = torch.sin(t * angle) * size / torch.where(straight, 1.0, of_b)
+    return torch.where(straight, 1 - t, alpha), torch.where(straight, t, beta)

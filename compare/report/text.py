@@ -33,7 +33,7 @@ def markdown(records: Iterable[Record], *, brief: bool = False) -> str:
         compare.report.sections.ReportError: expected at least one record, got none: run `compare-nets run` to make some
     """
     found = sections(records)
-    blocks = ["# Connectivity report", _paragraph(SPREAD), _paragraph(TERMS)]
+    blocks = ["# Connectivity report", paragraph(SPREAD), paragraph(TERMS)]
     for section in found:
         blocks += _section(section, brief=brief)
     return "\n\n".join(blocks) + "\n"
@@ -73,11 +73,16 @@ def notes(section: Section) -> list[str]:
     return [*dropped, *dict.fromkeys(remarks)]
 
 
+def block(table: Table) -> str:
+    """A table in Markdown, below its title and what its numbers are."""
+    return "\n\n".join((f"### {table.title}", paragraph(table.note), _table(table)))
+
+
 def _section(section: Section, *, brief: bool) -> list[str]:
-    blocks = [f"## {_one_line(heading(section))}", _paragraph(lead(section))]
+    blocks = [f"## {_one_line(heading(section))}", paragraph(lead(section))]
     made = _brief(section) if brief else tables(section)
     for table in made:
-        blocks += [f"### {table.title}", _paragraph(table.note), _table(table)]
+        blocks.append(block(table))
     remarks = notes(section)
     if remarks:
         blocks += ["### Notes", "\n".join(f"- {_one_line(remark)}" for remark in remarks)]
@@ -89,7 +94,8 @@ def _brief(section: Section) -> list[Table]:
     return [summary(section), *rungs, distances(section), controls(section)]
 
 
-def _paragraph(text: str) -> str:
+def paragraph(text: str) -> str:
+    """Text in lines of one width."""
     return textwrap.fill(_one_line(text), WIDTH, break_long_words=False, break_on_hyphens=False)
 
 

@@ -42,6 +42,15 @@ _SHAPES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+# The fields of Training that each algorithm has; none of them may be given with another.
+HYPERPARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "plain": (),
+    "rsgd": ("replicas", "coupling", "growth", "spread"),
+    "adv": ("random_epochs", "random_error", "random_learning_rate"),
+    "sam": ("rho",),
+}
+
+
 class ConfigurationError(CompareError, ValueError):
     """A configuration that cannot be run, or a folder that holds another one's run."""
 
@@ -65,6 +74,53 @@ class Training(Frozen):
     weight_decay: Annotated[float, Field(ge=0)] | None = Field(
         None, description="as the optimiser defines it; never on latent weights"
     )
+    algorithm: Literal["plain", "rsgd", "adv", "sam"] = Field(
+        "plain", description="plain, rsgd (coupled replicas), adv (random labels first) or sam (sharpness-aware)"
+    )
+    replicas: Annotated[int, Field(gt=1, lt=LIMIT)] | None = Field(None, description="rsgd: coupled networks")
+    coupling: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="rsgd: the coupling term at the start, as a multiple of the loss there"
+    )
+    growth: Annotated[float, Field(ge=1)] | None = Field(
+        None, description="rsgd: factor by which the coupling grows over the training, exponentially"
+    )
+    spread: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="rsgd: initial displacement of replicas, in standard deviations of the weights"
+    )
+    random_epochs: Positive | None = Field(None, description="adv: most epochs with random labels, before the others")
+    random_error: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="adv: random labels end once the training error of an epoch (a fraction) is at most this"
+    )
+    random_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="adv: learning rate of the random labels, at their start"
+    )
+    rho: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="sam: distance to the worst point near by, over all parameters"
+    )
+
+    @model_validator(mode="after")
+    def _no_foreign_hyperparameters(self) -> "Training":
+        given = {name for names in HYPERPARAMETERS.values() for name in names if getattr(self, name) is not None}
+        foreign = sorted(given.difference(HYPERPARAMETERS[self.algorithm]))
+        if foreign:
+            own = ", ".join(HYPERPARAMETERS[self.algorithm]) or "none"
+            raise ValueError(
+                f"the algorithm {self.algorithm!r} has no {', '.join(foreign)}; its hyperparameters are: {own}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _own_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Plain training as before there were others, so that identities stay."""
+        own = HYPERPARAMETERS[self.algorithm]
+        foreign = {name for names in HYPERPARAMETERS.values() for name in names}.difference(own)
+        foreign.update(("algorithm",) if self.algorithm == "plain" else ())
+        return {name: value for name, value in handler(self).items() if name not in foreign}
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """Those of the algorithm that are given, by name."""
+        found = {name: getattr(self, name) for name in HYPERPARAMETERS[self.algorithm]}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 class Architecture(Frozen):

@@ -50,12 +50,13 @@ class Rises(Part):
 class Worst(Part):
     """The worst network found in a ball around one: loss (nats) and error (fraction) of both, on ``samples``.
 
-    ``radius`` is relative, as ``compare.evaluation.sharpness`` defines it; ``surrogate`` says that the ascent followed
-    straight-through gradients.
+    A ball of weights: w (1 + z) with root mean square of z at most ``radius``; one of bits: at most that fraction of
+    them flipped. ``surrogate`` says that the search followed straight-through gradients.
     """
 
     split: SplitName
     samples: Annotated[int, Field(ge=1)]
+    ball: Literal["weights", "bits"]
     radius: Positive
     loss: float
     error: Fraction
@@ -65,8 +66,9 @@ class Worst(Part):
 
 
 class Curvature(Part):
-    """Largest eigenvalues and trace of the loss's Hessian, in standard form, on ``samples`` of ``split``.
+    """Largest eigenvalues and trace of the loss's Hessian, in nats, in fractions z of each effective weight: w (1 + z).
 
+    ``samples`` of ``split`` were used; ``trace_standard_error`` is over random probes.
     ``surrogate``: of the straight-through gradient, which is no second derivative of the error measured.
     """
 
@@ -89,8 +91,8 @@ class Piece(Part):
 class Member(Piece):
     """One network of a study.
 
-    ``errors`` are fractions, ``losses`` nats, on the samples measured; ``full_train_error`` is the error on all that it
-    was trained on. ``energy`` has sizes sigma (noise multiplying weights), ``flips`` fractions of binary weights that
+    ``errors`` are fractions, ``losses`` nats, on all samples that it was trained on and on the whole test split.
+    ``energy`` has sizes sigma (noise multiplying weights), ``flips`` fractions of binary weights that
     are negated. ``settings`` are those of its training, ``seconds`` the wall time of training and of measuring.
     """
 
@@ -232,6 +234,8 @@ class Study(Piece):
         ends = [frozenset(pair.networks) for pair in self.pairs]
         if len(set(ends)) < len(ends) or not all(end <= set(names) and len(end) == 2 for end in ends):
             raise ValueError("expected each pair of two of the study's networks at most once")
+        if not all(set(bend.networks) <= set(names) for bend in self.bends):
+            raise ValueError("expected bends between the study's networks")
         parts: tuple[Piece, ...] = (*self.networks, *self.pairs, *self.bends)
         for part in parts:
             if (part.precision, part.identity) != (self.precision, self.identity):

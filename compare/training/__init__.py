@@ -1,18 +1,34 @@
-"""The training loop, with checkpoints that resume bit for bit."""
+"""The training loop and its algorithms, with checkpoints that resume bit for bit."""
 
+from compare.training.algorithms import ADV, ALGORITHMS, RSGD, SAM, Algorithm, Plain, SettingsError, algorithm
+from compare.training.bend import Bend, BendError, BendSettings, train_bend
 from compare.training.checkpoint import Checkpoint, CheckpointError, read_checkpoint
-from compare.training.loop import Trained, TrainingError, train
-from compare.training.settings import Optimiser, Recipe, SettingsError, TrainingSettings
+from compare.training.descent import TrainingError
+from compare.training.loop import Trained, train
+from compare.training.phases import Note
+from compare.training.settings import Optimiser, Recipe, TrainingSettings
 
 __all__ = [
+    "ADV",
+    "ALGORITHMS",
+    "RSGD",
+    "SAM",
+    "Algorithm",
+    "Bend",
+    "BendError",
+    "BendSettings",
     "Checkpoint",
     "CheckpointError",
+    "Note",
     "Optimiser",
+    "Plain",
     "Recipe",
     "SettingsError",
     "Trained",
     "TrainingError",
     "TrainingSettings",
+    "algorithm",
     "read_checkpoint",
     "train",
+    "train_bend",
 ]

@@ -14,6 +14,7 @@ from compare.errors import CompareError
 from compare.params import Params
 from compare.runs import write_bytes, write_text
 from compare.runs.record import Epoch
+from compare.training.phases import Note
 
 FILE = "network.safetensors"
 SETTINGS = "training.json"
@@ -33,7 +34,9 @@ class Checkpoint:
         settings: Everything that determines the run, plain values.
         history: One entry for each finished epoch.
         complete: Training has ended.
-        optimiser: The optimiser's state; None once training has ended.
+        optimiser: The optimiser's state, with what else the algorithm goes on from; None where the next epoch, if there
+            is one, begins with a fresh optimiser.
+        course: A note for each epoch.
     """
 
     params: Params
@@ -41,6 +44,7 @@ class Checkpoint:
     history: tuple[Epoch, ...]
     complete: bool
     optimiser: dict[str, Any] | None = None
+    course: tuple[Note, ...] = ()
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -56,9 +60,13 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "history": json.dumps([epoch.model_dump() for epoch in checkpoint.history]),
         "complete": json.dumps(checkpoint.complete),
         "optimiser": json.dumps(skeleton),
+        "course": json.dumps([note.told() for note in checkpoint.course]),
     }
     write_bytes(folder / FILE, save(tensors, metadata))
-    history = [epoch.model_dump(exclude_none=True) for epoch in checkpoint.history]
+    history = [
+        epoch.model_dump(exclude_none=True) | note.told()
+        for epoch, note in zip(checkpoint.history, checkpoint.course, strict=True)
+    ]
     described = {"settings": checkpoint.settings, "complete": checkpoint.complete, "history": history}
     write_text(folder / SETTINGS, json.dumps(described, indent=1) + "\n")
 
@@ -87,14 +95,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
         with safe_open(str(file), framework="pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+        history = tuple(Epoch.model_validate(epoch) for epoch in json.loads(metadata["history"]))
+        course = json.loads(metadata.get("course", "null"))  # older ones have none
         return Checkpoint(
             params={name.removeprefix("params."): t for name, t in tensors.items() if name.startswith("params.")},
             settings=json.loads(metadata["settings"]),
-            history=tuple(Epoch.model_validate(epoch) for epoch in json.loads(metadata["history"])),
+            history=history,
             complete=json.loads(metadata["complete"]),
             optimiser=_unflatten(json.loads(metadata["optimiser"]), tensors),
+            course=tuple(Note(**note) for note in course) if course is not None else (Note(),) * len(history),
         )
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{file} is not a checkpoint of compare-nets ({error}). "
             "If it was one, it is damaged: remove it and train again"

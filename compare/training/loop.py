@@ -10,21 +10,28 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from tqdm import tqdm
 
-from compare.errors import CompareError
 from compare.evaluation import Samples, evaluate
-from compare.params import Params, check, digest, parameters, sign
+from compare.params import Params, digest, parameters, sign
 from compare.runs.record import Epoch
 from compare.seeds import derived
+from compare.training.algorithms import RSGD, SAM
 from compare.training.checkpoint import FILE, Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
-from compare.training.settings import Optimiser, Recipe, TrainingSettings
-
-
-class TrainingError(CompareError, RuntimeError):
-    """Training that cannot go on: a loss or a parameter became NaN or infinite."""
+from compare.training.descent import (
+    Descent,
+    Single,
+    of_the_batch,
+    of_the_worst_nearby,
+    put,
+    rate,
+)
+from compare.training.descent import TrainingError as TrainingError
+from compare.training.phases import Note, Phase, permuted, phases, standing
+from compare.training.replicas import Replicas
+from compare.training.settings import Recipe, TrainingSettings
 
 
 class Data(Protocol):
@@ -52,15 +59,17 @@ class Trained:
 
     Attributes:
         params: Parameters and buffers by name.
-        history: One entry for each epoch.
-        seed: Seed of the order of samples and of dropout.
+        history: One entry for each epoch; of an epoch with random labels, loss and error are those on these labels.
+        seed: Seed of the order of samples, of dropout, and of what the algorithm draws.
         settings: What it was trained with.
+        course: What only some algorithms have to tell of each epoch.
     """
 
     params: Params
     history: tuple[Epoch, ...]
     seed: int
     settings: TrainingSettings
+    course: tuple[Note, ...] = ()
 
 
 def train(
@@ -81,14 +90,15 @@ def train(
         data: Data set; samples are never augmented.
         recipe: What the precision brings, for instance ``binarynets.FAMILY.recipe``.
         settings: Settings; without them the recipe's.
-        seed: Determines the order of samples and dropout. Initial parameters are the model's.
+        seed: Determines the order of samples, dropout, and what the algorithm draws (displacements of replicas, random
+            labels). Initial parameters are the model's.
         folder: Where a checkpoint is kept after each epoch. Training goes on from one that is there, and gives the same
             bits as without interruption; a finished one is read.
         about: What else determines the run (plain values), kept with the checkpoint.
         describe: Text before the progress line; None shows none.
 
     Returns:
-        The trained network.
+        The trained network; of replicas the barycentre, with normalisation statistics measured for it.
 
     Raises:
         TrainingError: As soon as a loss or parameter is NaN or infinite.
@@ -99,24 +109,31 @@ def train(
     identity = _identity(model, data, recipe, settings, seed, about) if folder is not None else {}
     found = _resumable(folder, identity)
     if found and found.complete:
-        return Trained(found.params, found.history, seed, settings)
-    working = copy.deepcopy(model)
-    optimiser = recipe.optimiser(working, settings)
-    for group in optimiser.param_groups:
-        group.setdefault("initial_lr", group.get("lr"))
-    history = _take_up(found, working, optimiser) if found else ()
-    epochs = range(len(history), settings.epochs)
+        return Trained(found.params, found.history, seed, settings, found.course)
+    plan = phases(settings)
+    history, course = (found.history, found.course) if found else ((), ())
+    phase, done = standing(plan, history, course)
+    assert phase is not None  # else the checkpoint were complete
+    descent = _taken_up(copy.deepcopy(model), recipe, phase, seed, found)
+    params: Params = {}
     # disable=None: quiet unless standard error is a terminal.
-    bar = tqdm(epochs, desc=describe, unit="epoch", disable=None if describe else True, leave=False, dynamic_ncols=True,
-               initial=len(history), total=settings.epochs)  # fmt: skip
-    for epoch in bar:
-        history = (*history, _epoch(epoch, working, data, recipe, optimiser, settings, seed))
-        bar.set_postfix_str(f"loss {history[-1].train_loss:.3f}, test error {history[-1].test_error:.2%}")
-        if folder is not None:
-            complete = epoch + 1 == settings.epochs
-            state = None if complete else optimiser.state_dict()
-            write_checkpoint(folder, Checkpoint(parameters(working), identity, history, complete, state))
-    return Trained(parameters(working), history, seed, settings)
+    bar = tqdm(desc=describe, unit="epoch", disable=None if describe else True, leave=False, dynamic_ncols=True,
+               initial=len(history), total=sum(each.settings.epochs for each in plan))  # fmt: skip
+    with bar:
+        while phase is not None:
+            epoch, note, params = _epoch(len(history), done, descent, data, recipe, phase, seed)
+            history, course = (*history, epoch), (*course, note)
+            bar.set_postfix_str(_told(epoch, note), refresh=False)
+            bar.update()
+            following, done = standing(plan, history, course)
+            if folder is not None:
+                state = descent.state_dict() if following is phase else None
+                complete = following is None
+                write_checkpoint(folder, Checkpoint(params, identity, history, complete, state, course))
+            if following is not None and following is not phase:
+                descent = _descent(descent.models[0], recipe, following, seed)
+            phase = following
+    return Trained(params, history, seed, settings, course)
 
 
 def _identity(
@@ -137,6 +154,8 @@ def _identity(
         **settings.as_dict(),
         **(about or {}),
     }
+    if isinstance(settings.algorithm, RSGD):
+        found["calibration"] = digest({"x": _calibration(data)})
     plain: dict[str, Any] = json.loads(json.dumps(found))
     return plain
 
@@ -154,85 +173,103 @@ def _resumable(folder: Path | None, identity: dict[str, Any]) -> Checkpoint | No
     return found
 
 
-def _take_up(found: Checkpoint, working: nn.Module, optimiser: Optimiser) -> tuple[Epoch, ...]:
-    check(found.params, parameters(working), what="the checkpoint")
-    with torch.no_grad():
-        for name, tensor in [*working.named_parameters(), *working.named_buffers()]:
-            if name in found.params:
-                tensor.copy_(found.params[name])
-    if found.optimiser is not None:
-        optimiser.load_state_dict(found.optimiser)
-    return found.history
+def _taken_up(working: nn.Module, recipe: Recipe, phase: Phase, seed: int, found: Checkpoint | None) -> Descent:
+    if found is not None:
+        put(found.params, working, what="the checkpoint")
+    descent = _descent(working, recipe, phase, seed)
+    if found is not None and found.optimiser is not None:
+        descent.load_state_dict(found.optimiser)
+    return descent
+
+
+def _descent(model: nn.Module, recipe: Recipe, phase: Phase, seed: int) -> Descent:
+    algorithm = phase.settings.algorithm
+    if isinstance(algorithm, RSGD):
+        return Replicas(model, recipe, phase.settings, algorithm, seed=seed)
+    gradient = of_the_worst_nearby(algorithm.rho) if isinstance(algorithm, SAM) else of_the_batch
+    return Single(model, recipe, phase.settings, gradient)
 
 
 def _epoch(
-    epoch: int,
-    model: nn.Module,
-    data: Data,
-    recipe: Recipe,
-    optimiser: Optimiser,
-    settings: TrainingSettings,
-    seed: int,
-) -> Epoch:
+    number: int, done: int, descent: Descent, data: Data, recipe: Recipe, phase: Phase, seed: int
+) -> tuple[Epoch, Note, Params]:
+    """One epoch: ``number`` before it in all, ``done`` of them in its phase."""
     began = time.perf_counter()
-    x, y = data.train.x, data.train.y
-    own_seed = derived(seed, epoch)  # its own for each epoch, so that a resumed run needs no state of a generator
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(own_seed))
-    batches = [part for part in torch.split(order, settings.batch) if len(part) > 1]  # batch normalisation needs two
-    loss_sum, wrong, seen, flips = 0.0, 0, 0, 0.0
-    bits = _bits(recipe.latents(model))
-    model.train()
+    x = data.train.x
+    y = permuted(data.train.y, seed) if phase.random_labels else data.train.y
+    own_seed = derived(seed, number)  # its own for each epoch, so that a resumed run needs no state of a generator
+    orders = [_order(len(y), own_seed if not a else derived(seed, number, a)) for a in range(len(descent.models))]
+    parts = [
+        part
+        for part in zip(*(torch.split(order, phase.settings.batch) for order in orders), strict=True)
+        if len(part[0]) > 1  # batch normalisation needs two
+    ]
+    loss_sum, wrong, seen, flips = 0.0, 0.0, 0, 0.0
+    bits = _bits(recipe, descent)
+    for model in descent.models:
+        _training_mode(model, dropout=phase.regularised)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(own_seed)
-        for number, part in enumerate(batches):
-            _set_rate(optimiser, (epoch + number / len(batches)) / settings.epochs)
-            loss, logits = _step(model, x[part], y[part], optimiser, recipe)
+        for step, part in enumerate(parts):
+            progress = (done + step / len(parts)) / phase.settings.epochs
+            loss, error = descent.step([(x[chosen], y[chosen]) for chosen in part], progress)
             if not math.isfinite(loss):
-                raise TrainingError(_diverged(f"the loss became {loss}", epoch, number, settings))
-            before, bits = bits, _bits(recipe.latents(model))
+                raise TrainingError(_diverged(f"the loss became {loss}", number, step, phase.settings))
+            before, bits = bits, _bits(recipe, descent)
             flips += _flipped(before, bits)
-            loss_sum += loss * len(part)
-            wrong += int((logits.argmax(1) != y[part]).sum())
-            seen += len(part)
-    model.eval()
-    params = parameters(model)
+            loss_sum += loss * len(part[0])
+            wrong += error * len(part[0])
+            seen += len(part[0])
+    for model in descent.models:
+        model.eval()
+    params = descent.params(_calibration(data))
     broken = [name for name, t in params.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
     if broken:
-        raise TrainingError(_diverged(f"NaN or infinity in {', '.join(broken)}", epoch, len(batches) - 1, settings))
-    return Epoch(
-        epoch=epoch + 1,
+        found = f"NaN or infinity in {', '.join(broken)}"
+        raise TrainingError(_diverged(found, number, len(parts) - 1, phase.settings))
+    epoch = Epoch(
+        epoch=number + 1,
         train_loss=loss_sum / seen,
         train_error=wrong / seen,
-        test_error=evaluate(model, params, data.test).error,
-        learning_rate=_rate(settings.learning_rate, epoch / settings.epochs),
-        flip_ratio=flips / len(batches) if bits.numel() else None,
+        test_error=evaluate(descent.models[0], params, data.test).error,
+        learning_rate=rate(phase.settings.learning_rate, done / phase.settings.epochs),
+        flip_ratio=flips / len(parts) if bits.numel() else None,
         seconds=time.perf_counter() - began,
+    )
+    return epoch, Note(random_labels=phase.random_labels, **descent.figures()), params
+
+
+def _order(samples: int, seed: int) -> Tensor:
+    return torch.randperm(samples, generator=torch.Generator().manual_seed(seed))
+
+
+def _training_mode(model: nn.Module, *, dropout: bool) -> None:
+    model.train()
+    for module in model.modules():
+        if not dropout and isinstance(module, _DropoutNd):
+            module.eval()
+
+
+def _calibration(data: Data) -> Tensor:
+    """Training inputs that statistics are measured on: those that the data set has set aside, else all."""
+    found = getattr(data.train, "calibration", None)
+    return found if isinstance(found, Tensor) else data.train.x
+
+
+def _told(epoch: Epoch, note: Note) -> str:
+    label = "random labels: " if note.random_labels else ""
+    replicas = "" if note.coupling is None else f", coupling {note.coupling:.2g}, distance {note.distance:.2g}"
+    return (
+        f"{label}loss {epoch.train_loss:.3f}, train error {epoch.train_error:.2%}, "
+        f"test error {epoch.test_error:.2%}{replicas}"
     )
 
 
-def _step(model: nn.Module, x: Tensor, y: Tensor, optimiser: Optimiser, recipe: Recipe) -> tuple[float, Tensor]:
-    optimiser.zero_grad()
-    logits = model(x)
-    loss = F.cross_entropy(logits, y)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
-    recipe.after_step(model)
-    return float(loss.detach()), logits.detach()
-
-
-def _rate(base: float, progress: float) -> float:
-    return base * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def _set_rate(optimiser: Optimiser, progress: float) -> None:
-    for group in optimiser.param_groups:
-        if group["initial_lr"] is not None:
-            group["lr"] = _rate(group["initial_lr"], progress)
-
-
-def _bits(latents: Mapping[str, Tensor]) -> Tensor:
+def _bits(recipe: Recipe, descent: Descent) -> Tensor:
+    """The signs of all latent weights of all networks."""
+    latents = [latent for model in descent.models for latent in recipe.latents(model).values()]
     with torch.no_grad():
-        return torch.cat([sign(latent).flatten() for latent in latents.values()]) if latents else torch.empty(0)
+        return torch.cat([sign(latent).flatten() for latent in latents]) if latents else torch.empty(0)
 
 
 def _flipped(before: Tensor, after: Tensor) -> float:

@@ -2,18 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from torch import Tensor, nn
 
-from compare.errors import CompareError
+from compare.training.algorithms import RSGD, SAM, Algorithm, Plain, SettingsError, algorithm, described
 
 OptimiserName: TypeAlias = Literal["adam", "sgd", "bop"]
-
-
-class SettingsError(CompareError, ValueError):
-    """Settings that a precision does not offer."""
 
 
 class Optimiser(Protocol):
@@ -22,10 +18,6 @@ class Optimiser(Protocol):
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """Groups with their learning rates under ``lr`` (groups without one are left alone)."""
-        ...
-
-    def zero_grad(self) -> None:
-        """Forget gradients."""
         ...
 
     def step(self) -> Any:
@@ -41,6 +33,13 @@ class Optimiser(Protocol):
         ...
 
 
+_PLAIN = Plain()
+_WHY: Mapping[str, str] = {
+    "rsgd": "they cannot approach a barycentre",
+    "sam": "a small move changes no sign",
+}
+
+
 @dataclass(frozen=True)
 class TrainingSettings:
     """Settings of one training run.
@@ -51,6 +50,7 @@ class TrainingSettings:
         optimiser: Which optimiser; a precision may not offer all.
         learning_rate: At the start; falls to 0 on half a cosine over all steps.
         weight_decay: As the optimiser defines it.
+        algorithm: Which minimum is sought, with its hyperparameters.
     """
 
     epochs: int = 20
@@ -58,6 +58,7 @@ class TrainingSettings:
     optimiser: OptimiserName = "adam"
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+    algorithm: Algorithm = _PLAIN
 
     def __post_init__(self) -> None:
         """Check every number.
@@ -75,14 +76,41 @@ class TrainingSettings:
                 "expected a positive learning_rate and a weight_decay of at least 0, both finite, "
                 f"got {self.learning_rate} and {self.weight_decay}"
             )
+        self._check_algorithm()
+
+    def _check_algorithm(self) -> None:
+        if not isinstance(self.algorithm, Algorithm):
+            raise SettingsError(
+                f"algorithm: expected one such as compare.training.SAM(rho=0.1), got {self.algorithm!r}; "
+                "compare.training.algorithm makes one from its name"
+            )
+        if self.optimiser == "bop" and isinstance(self.algorithm, RSGD | SAM):
+            raise SettingsError(
+                f"algorithm: {self.algorithm.name!r} does not go with the optimiser 'bop', whose weights are only ever "
+                f"+1 and -1: {_WHY[self.algorithm.name]}. Use 'adam' or 'sgd'"
+            )
 
     def changed(self, **given: Any) -> "TrainingSettings":
         """These settings with those given that are not None."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values by name."""
-        return asdict(self)
+        """Plain values by name; plain training names no algorithm."""
+        found = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "algorithm"}
+        return found if isinstance(self.algorithm, Plain) else {**found, "algorithm": described(self.algorithm)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainingSettings":
+        """The settings that ``as_dict`` described; other entries (those of a checkpoint) are left alone.
+
+        Raises:
+            SettingsError: If a value makes no setting.
+        """
+        names = {field.name for field in fields(cls)}
+        found = {name: value for name, value in values.items() if name in names}
+        if "algorithm" in found:
+            found["algorithm"] = algorithm(**found["algorithm"])
+        return cls(**found)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,114 @@
+"""The study's script: what it refuses, a whole study in small, what it keeps and takes up."""
+
+import importlib.util
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from compare.runs.configuration import Architecture
+from compare.runs.study import Study, read_part
+from compare.study import Measures
+from compare.training import ADV, RSGD, SAM, BendSettings, TrainingSettings
+
+ROOT = Path(__file__).parents[1]
+_SPEC = importlib.util.spec_from_file_location("reproduce_toroids", ROOT / "scripts" / "reproduce_toroids.py")
+assert _SPEC is not None
+assert _SPEC.loader is not None
+SCRIPT = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(SCRIPT)
+
+SHORT = TrainingSettings(epochs=1, batch=100, optimiser="sgd", learning_rate=0.05)
+RECIPES = {
+    "sgd": SHORT,
+    "rsgd": replace(SHORT, algorithm=RSGD(replicas=2)),
+    "adv": replace(SHORT, algorithm=ADV(random_epochs=1)),
+    "sam": replace(SHORT, algorithm=SAM()),
+}
+SMALL = Measures(
+    samples=50,
+    points=3,
+    flat_samples=40,
+    sigmas=(0.3, 0.5),
+    fractions=(0.01, 0.05),
+    draws=2,
+    curved_samples=20,
+    plane=(3, 2),
+)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SCRIPT, "RECIPES", {"binary": RECIPES, "full": RECIPES})
+    monkeypatch.setattr(SCRIPT, "SHAPES", {"digits": Architecture(network="mlp", hidden=(8, 6))})
+    monkeypatch.setattr(SCRIPT, "BEND", BendSettings(epochs=1, points=3))
+    monkeypatch.setattr(SCRIPT, "Measures", lambda samples, points: replace(SMALL, samples=samples, points=points))
+
+
+def _words(folder: Path, *more: str) -> list[str]:
+    few = ["--images", "200", "--networks", "2", "--bends", "1", "--points", "3", "--samples", "50", "--jobs", "1"]
+    return [str(folder / "run"), "--out", str(folder / "out"), *few, *more]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--precisions", "binary,int3"], "--precisions: expected some of .*, got 'int3'"),
+        (["--algorithms", "sgd,adagrad"], "--algorithms: expected some of .*, got 'adagrad'"),
+        (["--networks", "0"], "--networks: expected at least 1, got 0"),
+        (["--points", "4"], "--points: expected an odd number from 3 on, .* got 4"),
+        (["--images", "1"], "--images: expected at least 100, got 1"),
+        (["--bends", "-1"], "--bends: expected at least 0, got -1"),
+    ],
+)
+def test_arguments_are_checked(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert SCRIPT.main(_words(tmp_path, *words)) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("small")
+def test_a_study_is_kept_and_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert SCRIPT.main(_words(tmp_path)) == 0
+    out = tmp_path / "out"
+    text = (out / "toroids-digits.md").read_text()
+    for precision in ("binary", "full"):
+        study = read_part(Study, out / "toroids-digits" / f"{precision}.json")
+        assert [network.name for network in study.networks] == [f"{n}-{i}" for n in RECIPES for i in (0, 1)]
+        assert (len(study.pairs), len(study.bends)) == (28, 4)
+        assert [bend.plane is not None for bend in study.bends] == [True] * 4
+        assert study.configuration["training"]["sam"]["algorithm"] == {"name": "sam", "rho": 0.05}
+    pictures = re.findall(r"\((toroids-digits-[\w-]+\.png)\)", text)
+    assert len(pictures) > 3
+    assert all((out / picture).read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    before = text
+
+    # What is there is not made again; what is missing is, and comes out the same.
+    (tmp_path / "run" / "full" / "pairs" / "sgd-0--sgd-1.json").unlink()
+    made = []
+    run = SCRIPT.Job.run
+    monkeypatch.setattr(SCRIPT.Job, "run", lambda job: (made.append(job.what), run(job)))
+    assert SCRIPT.main(_words(tmp_path)) == 0
+    assert made == [("sgd-0", "sgd-1")]
+    assert (out / "toroids-digits.md").read_text() == before
+
+    # Parts of a study with other settings are not taken for this one's.
+    capsys.readouterr()
+    assert SCRIPT.main(_words(tmp_path, "--samples", "60")) == 2
+    assert "belongs to a study with other settings" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("small")
+def test_networks_of_one_number_begin_differently_in_each_algorithm(tmp_path: Path) -> None:
+    assert SCRIPT.main(_words(tmp_path, "--algorithms", "sgd,sam", "--precisions", "full", "--bends", "0")) == 0
+    study = read_part(Study, tmp_path / "out" / "toroids-digits" / "full.json")
+    (pair,) = (pair for pair in study.pairs if pair.networks == ("sgd-0", "sam-0"))
+    (same,) = (pair for pair in study.pairs if pair.networks == ("sgd-0", "sgd-1"))
+    angle = {distance.treatment: distance.rms_angle for distance in pair.distances}["as trained"]
+    assert angle > 0.8 * {distance.treatment: distance.rms_angle for distance in same.distances}["as trained"]
+    assert study.bends == ()
