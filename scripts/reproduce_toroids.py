@@ -68,9 +68,12 @@ RECIPES: dict[str, dict[str, TrainingSettings]] = {
 }
 """Settings by precision and algorithm."""
 
+# Training images that statistics are re-estimated on.
+CALIBRATION = 2000
+
 # Plain training with the optimiser of the other algorithms.
 ROLES = {"binary": Roles(baseline="adam"), "full": Roles(baseline="sgd")}
-BEND = BendSettings(epochs=10, learning_rate=0.015)
+BEND = BendSettings()
 
 
 class StudyError(CompareError, ValueError):
@@ -109,6 +112,7 @@ class Plan:
         return {
             "data": self.data,
             "images": self.images,
+            "calibration": CALIBRATION,
             "architecture": self.architecture.model_dump(mode="json"),
             "networks": self.networks,
             "training": {name: recipes[name].as_dict() for name in self.chosen(precision)},
@@ -124,7 +128,7 @@ class Plan:
 
 @functools.cache
 def _data(plan: Plan) -> Data:
-    return reduced(load_data(plan.data, root=plan.root), plan.images)
+    return reduced(load_data(plan.data, root=plan.root), plan.images, calibration=CALIBRATION)
 
 
 @functools.cache

@@ -39,7 +39,7 @@ class RSGD:
     replicas: int = 3
     coupling: float = 1.0
     growth: float = 1e4
-    spread: float = 1.0
+    spread: float = 0.3
 
     def __post_init__(self) -> None:
         """Check every number.
