@@ -82,8 +82,8 @@ class Family:
         flips: What flipping bits does to the error, or None where there are no bits.
         plain: ``(model, example inputs) -> model``: what is traced and evaluated in place of a model: a module with the
             same names of parameters and buffers and the same outputs. The model itself unless said otherwise.
-        evaluation: ``model -> evaluator`` of the networks of a path, faster than the model and with the same outputs bit
-            for bit; None where there is none.
+        evaluation: ``model -> evaluator`` of the networks of a path, faster than the model and with the same outputs
+            bit for bit; None where there is none.
         bits: Bits of a weight, None where that makes no sense; reports order precisions by it.
     """
 

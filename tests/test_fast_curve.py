@@ -18,7 +18,7 @@ from compare.evaluation.cut import cut
 from compare.evaluation.first_layer import FirstLayer
 from compare.evaluation.statistics import calibrator
 from compare.geometry import bent_path, geodesic_path, linear_path
-from compare.params import parameters
+from compare.params import call, parameters
 from compare.symmetry import trace
 
 TS = (0.0, 0.07, 0.3, 0.5, 0.81, 1.0)
@@ -322,3 +322,20 @@ def test_only_perceptrons_of_binary_layers_have_the_integer_evaluation() -> None
     assert along(small_networks("full")["mlp"]) is None
     assert along(binarynets.mlp(4, [], 3).eval()) is None
     assert binarynets.FAMILY.evaluation(small_networks("binary")["mlp"]) is not None
+
+
+def test_more_samples_than_a_tile_of_the_kernel() -> None:
+    model, path = _binary()
+    split = _split(1100)
+    assert error_curve(model, path, split, TS, evaluation=along) == error_curve(model, path, split, TS)
+
+
+def test_a_batch_that_missed_a_network_is_summed_anew() -> None:
+    model, path = _binary()
+    x, evaluator = pixels(50), along(model)
+    batch = evaluator.prepare(x)
+    for t in (0.3, 0.32):
+        evaluator.network(t, path(t))([batch])
+    evaluator.network(0.34, path(0.34))
+    (found,) = evaluator.network(0.36, path(0.36))([batch])
+    assert torch.equal(found, call(model, path(0.36), x))

@@ -9,7 +9,7 @@ import pytest
 
 from compare.runs.configuration import Architecture
 from compare.runs.study import Study, read_part
-from compare.study import Measures
+from compare.study import Job, Measures
 from compare.training import ADV, RSGD, SAM, BendSettings, TrainingSettings
 
 ROOT = Path(__file__).parents[1]
@@ -91,8 +91,8 @@ def test_a_study_is_kept_and_taken_up(
     # What is there is not made again; what is missing is, and comes out the same.
     (tmp_path / "run" / "full" / "pairs" / "sgd-0--sgd-1.json").unlink()
     made = []
-    run = SCRIPT.Job.run
-    monkeypatch.setattr(SCRIPT.Job, "run", lambda job: (made.append(job.what), run(job)))
+    run = Job.run
+    monkeypatch.setattr(Job, "run", lambda job: (made.append(job.what), run(job)))
     assert SCRIPT.main(_words(tmp_path)) == 0
     assert made == [("sgd-0", "sgd-1")]
     assert (out / "toroids-digits.md").read_text() == before

@@ -4,5 +4,21 @@ from compare.study.between import bend, pair
 from compare.study.network import member
 from compare.study.site import Measures, Site, prepared
 from compare.study.whole import all_pairs, study
+from compare.study.work import Job, Kind, Plan, carry_out, collected, jobs
 
-__all__ = ["Measures", "Site", "all_pairs", "bend", "member", "pair", "prepared", "study"]
+__all__ = [
+    "Job",
+    "Kind",
+    "Measures",
+    "Plan",
+    "Site",
+    "all_pairs",
+    "bend",
+    "carry_out",
+    "collected",
+    "jobs",
+    "member",
+    "pair",
+    "prepared",
+    "study",
+]

@@ -38,7 +38,7 @@ def pair(site: Site, names: tuple[str, str], a: Params, b: Params, *, seed: int 
     for name, params in zip(names, (a, b), strict=True):
         check(params, parameters(site.model), what=name)
     both = treated(site.graph, a, b, seed)
-    bench = Bench(site.graph, site.model, dict(site.splits), _grid(site.measures.points), None)
+    bench = Bench(site.graph, site.model, dict(site.splits), _grid(site.measures.points), None, site.family.evaluation)
     heights = tuple(_height(curve) for curve in bench.curves(both, []))
     return Pair(
         identity=site.identity,
