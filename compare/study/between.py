@@ -132,7 +132,12 @@ def _bend_record(site: Site, treatment: Treatment, found: TrainedBend) -> Bent:
     kind = found.settings.pieces
     straight = _STRAIGHT[kind](site.graph, found.path.a, found.path.b)
     errors = error_curve(
-        site.model, straight, site.splits["train"], found.curve.ts, statistics=found.curve.statistics
+        site.model,
+        straight,
+        site.splits["train"],
+        found.curve.ts,
+        statistics=found.curve.statistics,
+        evaluation=site.family.evaluation,
     ).errors
     angular = kind == "geodesic"
     return Bent(
