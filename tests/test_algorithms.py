@@ -2,9 +2,11 @@
 
 import copy
 import json
+import re
 from collections import OrderedDict
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -586,3 +588,10 @@ def test_the_progress_line_tells_what_the_algorithm_does(monkeypatch) -> None:
     assert not lines[1].startswith("random")
     assert ", coupling " in lines[2]
     assert ", distance " in lines[2]
+
+
+def test_the_guides_example_runs(capsys) -> None:
+    guide = (Path(__file__).parents[1] / "docs/algorithms.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    exec(example, {})
+    assert len(capsys.readouterr().out.split()) == 3

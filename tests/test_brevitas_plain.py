@@ -260,6 +260,21 @@ def test_a_model_in_training_mode_is_read_in_evaluation_mode(name: str) -> None:
     assert changes(before, state_of(model)) == []
 
 
+@pytest.mark.parametrize("name", ["binary", "binary, scale 0.1", "ternary", "8 bits", "tensor norm", "conv2d"])
+def test_curves_are_the_same_in_the_family_s_own_way(name: str) -> None:
+    """Counted from bits where the model is binary, of scale 1 and a perceptron; else as it is."""
+    x = torch.randint(-128, 128, (40, *CASES[name].shape), generator=torch.Generator().manual_seed(1)) * 2.0 + 1
+    split = Split(x, torch.arange(40) % 4, calibration=x)
+    network, graph = _plain(name), trace(_plain(name), x, FAMILY, certify=False)
+    path = linear_path(graph, parameters(_made(name)), parameters(made(CASES[name], seed=1)))
+    assert FAMILY.evaluation is not None
+    assert (FAMILY.evaluation(copy.deepcopy(network).eval()) is not None) == (name == "binary")
+    for statistics in ("interpolated", "re-estimated"):
+        slow = error_curve(network, path, split, [0, 0.3, 0.5, 1], statistics=statistics)
+        fast = error_curve(network, path, split, [0, 0.3, 0.5, 1], statistics=statistics, evaluation=FAMILY.evaluation)
+        assert fast == slow
+
+
 def test_copies_share_nothing() -> None:
     name = "binary, scale 0.1"
     model, x = _made(name), _inputs(name)

@@ -174,6 +174,7 @@ def _family(name: str, title: str, bits: float | None, made_of: Parts) -> Family
         ),
         plain=plain,
         landscape=landscape,
+        evaluation=BINARY.evaluation,  # of what stands for a binary model of scale 1; None of others
     )
 
 
