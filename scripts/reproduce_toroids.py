@@ -22,10 +22,10 @@ from compare.report.study import document
 from compare.report.study_charts import pictures
 from compare.runs import write_bytes, write_text
 from compare.runs.configuration import Architecture
-from compare.runs.files import sole_writer
-from compare.runs.provenance import command_line
-from compare.runs.study import write_part
-from compare.study import Kind, Measures, Plan, carry_out, collected, jobs
+from compare.runs.files import check_writable, sole_writer
+from compare.runs.provenance import command_line, provenance
+from compare.runs.study import Study, read_part, write_part
+from compare.study import Job, Kind, Measures, Plan, carry_out, collected, jobs
 from compare.training import ADV, RSGD, SAM, BendSettings, TrainingSettings
 
 ALGORITHMS = ("sgd", "adam", "rsgd", "adv", "sam")
@@ -78,9 +78,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", default="digits", choices=DATA_SETS, help="data set (default: digits, embedded)")
     parser.add_argument("--data-root", type=Path, help="folder of the data set's files")
     parser.add_argument("--images", type=int, default=10_000, help="training images (default: %(default)s)")
-    parser.add_argument(
-        "--networks", type=int, default=5, help="of each algorithm and precision (default: %(default)s)"
-    )
+    parser.add_argument("--networks", type=int, default=5, help="of each algorithm (default: %(default)s)")
     parser.add_argument("--algorithms", default=",".join(ALGORITHMS), help="default: %(default)s (adam: binary alone)")
     parser.add_argument("--precisions", default="binary,full", help="default: %(default)s")
     parser.add_argument("--bends", type=int, default=2, help="pairs of each algorithm bent (default: %(default)s)")
@@ -88,6 +86,11 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=5000, help="of each split, on paths (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=-1, help="processes (default: one for each core)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the document")
+    parser.add_argument(
+        "--records",
+        action="store_true",
+        help="measure nothing: write the document anew from the records in OUT/toroids-DATA",
+    )
     return parser.parse_args(arguments)
 
 
@@ -95,21 +98,10 @@ def planned(options: argparse.Namespace) -> Plan:
     """The plan.
 
     Raises:
-        CompareError: For options that make no study.
+        StudyError: For options that make no study.
     """
-    precisions, algorithms = options.precisions.split(","), tuple(options.algorithms.split(","))
-    for precision in precisions:
-        if precision not in RECIPES:
-            raise StudyError(f"--precisions: expected some of {', '.join(RECIPES)}, got {precision!r}")
-    known = {name for recipes in RECIPES.values() for name in recipes}
-    for name in algorithms:
-        if name not in known:
-            raise StudyError(f"--algorithms: expected some of {', '.join(sorted(known))}, got {name!r}")
-    for name, least in {"networks": 1, "images": 100, "bends": 0, "samples": 2}.items():
-        if getattr(options, name) < least:
-            raise StudyError(f"--{name}: expected at least {least}, got {getattr(options, name)}")
-    if options.points < 3 or options.points % 2 == 0:
-        raise StudyError(f"--points: expected an odd number from 3 on, the middle among them, got {options.points}")
+    precisions, algorithms = options.precisions.split(","), options.algorithms.split(",")
+    _check(options, precisions, algorithms)
     return Plan(
         data=options.data,
         images=options.images,
@@ -129,27 +121,95 @@ def planned(options: argparse.Namespace) -> Plan:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what is not there yet, then write the document; 0 if all is well, 2 for what the user can mend."""
-    options = parsed(arguments)
-    command, name = command_line(), f"toroids-{options.data}"
-    try:
-        plan = planned(options)
-        described = {precision: plan.described(precision) for precision in plan.precisions}
+def _check(options: argparse.Namespace, precisions: Sequence[str], algorithms: Sequence[str]) -> None:
+    for precision in precisions:
+        if precision not in RECIPES:
+            raise StudyError(f"--precisions: expected some of {', '.join(RECIPES)}, got {precision!r}")
+        if not set(algorithms) & RECIPES[precision].keys():
+            raise StudyError(
+                f"--algorithms: {precision!r} has none of {', '.join(algorithms)}: expected at least one of "
+                f"{', '.join(RECIPES[precision])}"
+            )
+    known = sorted({name for recipes in RECIPES.values() for name in recipes})
+    for name in algorithms:
+        if name not in known:
+            raise StudyError(f"--algorithms: expected some of {', '.join(known)}, got {name!r}")
+    for name, least in {"networks": 1, "images": 100, "bends": 0, "samples": 2}.items():
+        if getattr(options, name) < least:
+            raise StudyError(f"--{name}: expected at least {least}, got {getattr(options, name)}")
+    if options.points < 3 or options.points % 2 == 0:
+        raise StudyError(f"--points: expected an odd number from 3 on, the middle among them, got {options.points}")
+    if options.jobs == 0:
+        raise StudyError("--jobs: expected a number of processes, or -1 for one for each core, got 0")
+
+
+def measured(options: argparse.Namespace) -> list[Study]:
+    """One study for each precision, measured where parts are not there yet.
+
+    Raises:
+        CompareError: For options that make no study, parts of another study, or training that diverges.
+    """
+    plan, made = planned(options), provenance(threads=1, command=command_line())
+    described = {precision: plan.described(precision) for precision in plan.precisions}
+    steps: tuple[list[Job], list[Job]] = ([], [])
+    for precision in plan.precisions:
+        for step, work in zip(steps, jobs(plan, precision, options.run, made), strict=True):
+            step += work
+    left = [[job for job in step if not job.is_done()] for step in steps]
+    check_writable(options.run / "study.json")
+    options.run.mkdir(parents=True, exist_ok=True)
+    with sole_writer(options.run):
         write_text(options.run / "study.json", json.dumps(described, indent=1) + "\n")
-        with sole_writer(options.run):
-            for step, describe in enumerate(("networks", "pairs and bends")):
-                work = [job for p in plan.precisions for job in jobs(plan, p, options.run, command)[step]]
-                carry_out(work, options.jobs, describe)
-        studies = [collected(plan, precision, options.run, command) for precision in plan.precisions]
-    except CompareError as error:
-        print(f"reproduce_toroids.py: error: {error}", file=sys.stderr)
-        return 2
+        for step, work, what in zip(steps, left, ("networks", "pairs and bends"), strict=True):
+            _say(f"{what}: {len(step) - len(work)} of {len(step)} are there, {len(work)} to do")
+            carry_out(work, options.jobs, what)
+    return [collected(plan, precision, options.run, made) for precision in plan.precisions]
+
+
+def written(options: argparse.Namespace, studies: Sequence[Study]) -> Path:
+    """The document with its pictures and records.
+
+    Raises:
+        CompareError: If it cannot be made or written.
+    """
+    name = _name(options)
     for found in studies:
         write_part(found, options.out / name / f"{found.precision}.json")
     for title, content in pictures(studies).items():
         write_bytes(options.out / f"{name}-{title}.png", content)
     write_text(options.out / f"{name}.md", document(studies, name, roles=ROLES))
+    return Path(options.out / f"{name}.md")
+
+
+def _name(options: argparse.Namespace) -> str:
+    return f"toroids-{options.data}"
+
+
+def _kept(options: argparse.Namespace) -> list[Study]:
+    folder = options.out / _name(options)
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise StudyError(f"--records: expected records (*.json) in {folder}, where a study's document puts them")
+    return [read_part(Study, file) for file in files]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what is not there yet, then write the document; 0 if all is well, 2 for what the user can mend."""
+    options = parsed(arguments)
+    try:
+        check_writable(options.out / f"{_name(options)}.md")  # before hours of work
+        file = written(options, _kept(options) if options.records else measured(options))
+    except CompareError as error:
+        _say(f"reproduce_toroids.py: error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        _say(f"interrupted: what is finished is kept in {options.run}; the same command goes on from there")
+        return 130
+    _say(f"wrote {file}")
     return 0
 
 

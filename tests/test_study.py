@@ -14,9 +14,9 @@ from compare.errors import CompareError
 from compare.evaluation import evaluate
 from compare.family import Family
 from compare.params import ParameterError
-from compare.runs import RecordError
+from compare.runs import RecordError, provenance
 from compare.runs.study import Bend, Member, Pair, Study, read_part, write_part
-from compare.study import Measures, Site, all_pairs, bend, member, pair, prepared, study
+from compare.study import Measures, Origin, Site, all_pairs, bend, member, pair, prepared, study
 from compare.training import BendSettings, Trained, TrainingSettings, train
 
 FAMILIES = {family.name: family for family in (binarynets.FAMILY, fullprecision.FAMILY)}
@@ -32,6 +32,7 @@ MEASURES = Measures(
     plane=(3, 3),
 )
 SETTINGS = TrainingSettings(epochs=2, batch=50, learning_rate=3e-3)
+ORIGIN = Origin("abc", provenance(threads=1, command="python study.py"))
 each_precision = pytest.mark.parametrize("name", FAMILIES)
 
 
@@ -48,7 +49,7 @@ def _made(name: str) -> tuple[Site, tuple[Trained, ...]]:
         torch.manual_seed(seed)
         model = family.networks["mlp"](64, (12, 10), 10)
         found.append(train(model, _data(), family.recipe, settings=SETTINGS, seed=seed))
-    return prepared(family, model, _data(), MEASURES, identity="abc", command="python study.py"), tuple(found)
+    return prepared(family, model, _data(), MEASURES), tuple(found)
 
 
 def test_a_smaller_data_set_keeps_the_test_images_and_calibrates_on_its_own() -> None:
@@ -68,7 +69,7 @@ def test_a_smaller_data_set_keeps_the_test_images_and_calibrates_on_its_own() ->
 def test_a_network_is_measured_as_by_the_functions_themselves(name: str) -> None:
     site, (trained, _) = _made(name)
     before = {n: t.clone() for n, t in trained.params.items()}
-    found = member(site, trained, "sgd")
+    found = member(site, trained, "sgd", ORIGIN)
     assert found.name == "sgd-0"
     assert found.errors["test"] == evaluate(site.model, trained.params, _data().test).error
     assert found.errors["train"] == evaluate(site.model, trained.params, _data().train).error
@@ -88,7 +89,7 @@ def test_a_network_is_measured_as_by_the_functions_themselves(name: str) -> None
 
 def test_flipped_bits_raise_the_error_by_the_mean_over_draws() -> None:
     site, (trained, _) = _made("binary")
-    flips = member(site, trained, "sgd").flips
+    flips = member(site, trained, "sgd", ORIGIN).flips
     assert flips is not None
     form = compare.standard_form(site.graph, trained.params, invariant="loss")
     part = _data().train.subset(60)
@@ -100,7 +101,7 @@ def test_flipped_bits_raise_the_error_by_the_mean_over_draws() -> None:
 @each_precision
 def test_heights_between_two_networks_are_those_of_connect(name: str) -> None:
     site, (a, b) = _made(name)
-    found = pair(site, ("sgd-0", "sgd-1"), a.params, b.params)
+    found = pair(site, ("sgd-0", "sgd-1"), a.params, b.params, ORIGIN)
     record = compare.connect(site.family, site.model, a.params, b.params, _data(), points=5, samples=100)
     expected = [(c.treatment, c.path, c.statistics, c.split, c.barrier, c.midpoint_error) for c in record.curves]
     assert [(h.treatment, h.path, h.statistics, h.split, h.barrier, h.midpoint) for h in found.heights] == expected
@@ -112,7 +113,7 @@ def test_heights_between_two_networks_are_those_of_connect(name: str) -> None:
 def test_bends_start_from_both_kinds_of_ends(name: str) -> None:
     site, (a, b) = _made(name)
     settings = BendSettings(epochs=1, batch=50, points=5)
-    found = bend(site, ("sgd-0", "sgd-1"), a.params, b.params, settings=settings, with_plane=True)
+    found = bend(site, ("sgd-0", "sgd-1"), a.params, b.params, ORIGIN, settings=settings, with_plane=True)
     assert [bent.treatment for bent in found.bends] == ["as trained", "matched"]
     for bent in found.bends:
         assert (bent.samples, bent.ts) == (100, (0, 0.25, 0.5, 0.75, 1))
@@ -126,27 +127,27 @@ def test_bends_start_from_both_kinds_of_ends(name: str) -> None:
 
 def test_parts_make_a_study_that_is_read_again(tmp_path) -> None:
     site, trained = _made("full")
-    networks = [member(site, network, "sgd") for network in trained]
-    between = pair(site, (networks[0].name, networks[1].name), trained[0].params, trained[1].params)
-    found = study(site, networks, [between], [], {"epochs": 2})
+    networks = [member(site, network, "sgd", ORIGIN) for network in trained]
+    between = pair(site, (networks[0].name, networks[1].name), trained[0].params, trained[1].params, ORIGIN)
+    found = study(site, networks, [between], [], {"epochs": 2}, ORIGIN)
     for part in (networks[0], between, found):
         write_part(part, tmp_path / "part.json")
         assert read_part(type(part), tmp_path / "part.json") == part
-    with pytest.raises(RecordError, match="holds no member of a study"):
+    with pytest.raises(RecordError, match="is no record of a network"):
         read_part(Member, tmp_path / "part.json")
     with pytest.raises(RecordError, match="could not read"):
         read_part(Bend, tmp_path / "nothing.json")
     (tmp_path / "part.json").write_text("{")
-    with pytest.raises(RecordError, match="holds no pair"):
+    with pytest.raises(RecordError, match="is no record of a pair"):
         read_part(Pair, tmp_path / "part.json")
-    foreign = between.model_copy(update={"identity": "other"})
-    with pytest.raises(ValueError, match="expected parts of full abc"):
-        study(site, networks, [foreign], [], {})
+    foreign = between.model_copy(update={"precision": "binary"})
+    with pytest.raises(ValueError, match="expected parts of full, got one of binary"):
+        study(site, networks, [foreign], [], {}, ORIGIN)
     for pairs in ([between, between], [between.model_copy(update={"networks": ("sgd-0", "adv-0")})]):
         with pytest.raises(ValueError, match="each pair of two of the study's networks"):
-            study(site, networks, pairs, [], {})
+            study(site, networks, pairs, [], {}, ORIGIN)
     with pytest.raises(ValueError, match="expected each network once"):
-        study(site, networks * 2, [], [], {})
+        study(site, networks * 2, [], [], {}, ORIGIN)
     assert Study.model_validate_json(found.model_dump_json()) == found
 
 
@@ -154,9 +155,9 @@ def test_parameters_of_another_network_are_refused() -> None:
     site, (a, _) = _made("full")
     other = {**a.params, "surplus": torch.zeros(1)}
     with pytest.raises(ParameterError, match="sgd-1 does not fit the network: 'surplus'"):
-        pair(site, ("sgd-0", "sgd-1"), a.params, other)
+        pair(site, ("sgd-0", "sgd-1"), a.params, other, ORIGIN)
     with pytest.raises(ParameterError, match="the trained network does not fit"):
-        member(site, dataclasses.replace(a, params=other), "sgd")
+        member(site, dataclasses.replace(a, params=other), "sgd", ORIGIN)
 
 
 def test_all_pairs() -> None:

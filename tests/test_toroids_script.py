@@ -1,6 +1,7 @@
 """The study's script: what it refuses, a whole study in small, what it keeps and takes up."""
 
 import importlib.util
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,7 @@ SMALL = Measures(
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SCRIPT, "RECIPES", {"binary": RECIPES, "full": RECIPES})
+    monkeypatch.setattr(SCRIPT, "ALGORITHMS", tuple(RECIPES))
     monkeypatch.setattr(SCRIPT, "SHAPES", {"digits": Architecture(network="mlp", hidden=(8, 6))})
     monkeypatch.setattr(SCRIPT, "BEND", BendSettings(epochs=1, points=3))
     monkeypatch.setattr(SCRIPT, "Measures", lambda samples, points: replace(SMALL, samples=samples, points=points))
@@ -60,6 +62,9 @@ def _words(folder: Path, *more: str) -> list[str]:
         (["--points", "4"], "--points: expected an odd number from 3 on, .* got 4"),
         (["--images", "1"], "--images: expected at least 100, got 1"),
         (["--bends", "-1"], "--bends: expected at least 0, got -1"),
+        (["--jobs", "0"], "--jobs: expected a number of processes, or -1 .*, got 0"),
+        (["--algorithms", "adam"], "--algorithms: 'full' has none of adam: expected at least one of sgd, rsgd"),
+        (["--records"], r"--records: expected records \(\*.json\) in .*toroids-digits"),
     ],
 )
 def test_arguments_are_checked(
@@ -90,17 +95,55 @@ def test_a_study_is_kept_and_taken_up(
 
     # What is there is not made again; what is missing is, and comes out the same.
     (tmp_path / "run" / "full" / "pairs" / "sgd-0--sgd-1.json").unlink()
-    made = []
+    made: list[tuple[str, ...]] = []
     run = Job.run
     monkeypatch.setattr(Job, "run", lambda job: (made.append(job.what), run(job)))
     assert SCRIPT.main(_words(tmp_path)) == 0
     assert made == [("sgd-0", "sgd-1")]
     assert (out / "toroids-digits.md").read_text() == before
+    (out / "toroids-digits.md").unlink()
+    assert SCRIPT.main(_words(tmp_path, "--records")) == 0
+    assert (out / "toroids-digits.md").read_text() == before
 
-    # Parts of a study with other settings are not taken for this one's.
-    capsys.readouterr()
-    assert SCRIPT.main(_words(tmp_path, "--samples", "60")) == 2
-    assert "belongs to a study with other settings" in capsys.readouterr().err
+    # Another study's parts are not taken for this one's, and nothing of it is changed.
+    described = (tmp_path / "run" / "study.json").read_text()
+    for other in (["--samples", "60"], ["--images", "300"]):
+        capsys.readouterr()
+        assert SCRIPT.main(_words(tmp_path, *other)) == 2
+        assert "belongs to a study with other settings" in capsys.readouterr().err
+    assert (tmp_path / "run" / "study.json").read_text() == described
+
+    # More networks are added to those that are there.
+    made.clear()
+    few = ["--algorithms", "sgd,sam", "--precisions", "full", "--networks", "3"]
+    assert SCRIPT.main(_words(tmp_path, *few)) == 0
+    assert set(made[:2]) == {("sgd-2",), ("sam-2",)}
+    assert all(any(name.endswith("-2") for name in names) for names in made)
+
+    # A record whose network is gone says what to do.
+    (tmp_path / "run" / "full" / "checkpoints" / "sgd-0" / "network.safetensors").unlink()
+    (tmp_path / "run" / "full" / "pairs" / "sgd-0--sgd-1.json").unlink()
+    assert SCRIPT.main(_words(tmp_path, *few)) == 2
+    assert re.search(r"Remove .*networks.sgd-0\.json: the network is trained again", capsys.readouterr().err)
+
+
+@pytest.mark.usefixtures("small")
+def test_an_interruption_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_job: Job) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Job, "run", interrupted)
+    assert SCRIPT.main(_words(tmp_path)) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").mkdir(mode=0o500)
+    assert SCRIPT.main(_words(tmp_path)) == 2
+    assert "Nothing was done yet" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("small")

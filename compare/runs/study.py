@@ -5,7 +5,7 @@ puts them together.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -116,6 +116,13 @@ class Member(Piece):
         """Algorithm and seed, as ``rsgd-3``; no two networks of a study share it."""
         return f"{self.algorithm}-{self.seed}"
 
+    @property
+    def random_error(self) -> float | None:
+        """Training error over the last epoch on random labels, where a first phase fitted these; else None."""
+        first = len(self.history) - int(self.settings["epochs"])
+        fitted = self.settings.get("algorithm", {}).get("name") == "adv" and first > 0
+        return self.history[first - 1].train_error if fitted else None
+
 
 class Height(Part):
     """The highest error on one path: ``barrier`` over the worse end, ``over_chord``, and the error at t = 1/2."""
@@ -212,7 +219,7 @@ class Bend(Piece):
 class Study(Piece):
     """Everything measured of one precision.
 
-    ``identity`` is that of the configuration; every part has the same.
+    ``identity`` is that of the whole configuration; a part has that of what determines it.
     """
 
     schema_version: Literal[1] = 1
@@ -238,12 +245,20 @@ class Study(Piece):
             raise ValueError("expected bends between the study's networks")
         parts: tuple[Piece, ...] = (*self.networks, *self.pairs, *self.bends)
         for part in parts:
-            if (part.precision, part.identity) != (self.precision, self.identity):
-                raise ValueError(f"expected parts of {self.precision} {self.identity}, got one of {part.precision}")
+            if part.precision != self.precision:
+                raise ValueError(f"expected parts of {self.precision}, got one of {part.precision}")
         return self
 
 
 AnyPiece = TypeVar("AnyPiece", bound=Piece)
+
+
+_WORDS: Mapping[type[Piece], str] = {
+    Member: "record of a network",
+    Pair: "record of a pair",
+    Bend: "record of a bend",
+    Study: "record of a study",
+}
 
 
 def write_part(part: Piece, path: Path) -> None:
@@ -276,13 +291,5 @@ def read_part(kind: type[AnyPiece], path: Path) -> AnyPiece:
         return kind.model_validate_json(text)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5])
-        raise RecordError(f"{path} holds no {kind.__name__.lower()} of a study that can be read: {faults}") from error
-
-
-def read_parts(kind: type[AnyPiece], files: Iterable[Path]) -> tuple[AnyPiece, ...]:
-    """Read several parts, in the order of their paths.
-
-    Raises:
-        RecordError: As ``read_part``.
-    """
-    return tuple(read_part(kind, file) for file in sorted(files))
+        what = _WORDS.get(kind, "part of a study")
+        raise RecordError(f"{path} is no {what} that can be read ({faults}): remove it, it is made again") from error

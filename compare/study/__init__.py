@@ -2,7 +2,7 @@
 
 from compare.study.between import bend, pair
 from compare.study.network import member
-from compare.study.site import Measures, Site, prepared
+from compare.study.site import Measures, Origin, Site, prepared
 from compare.study.whole import all_pairs, study
 from compare.study.work import Job, Kind, Plan, carry_out, collected, jobs
 
@@ -10,6 +10,7 @@ __all__ = [
     "Job",
     "Kind",
     "Measures",
+    "Origin",
     "Plan",
     "Site",
     "all_pairs",

@@ -10,7 +10,7 @@ from compare.params import Params, check, parameters
 from compare.runs.part import Treatment
 from compare.runs.record import Curve
 from compare.runs.study import Bend, Bent, Height, Pair, Plane
-from compare.study.site import Site
+from compare.study.site import Origin, Site
 from compare.training.bend import Bend as TrainedBend
 from compare.training.bend import BendSettings, train_bend
 from compare.treatments import Bench, treated
@@ -18,7 +18,7 @@ from compare.treatments import Bench, treated
 _STRAIGHT = {"linear": linear_path, "geodesic": geodesic_path}
 
 
-def pair(site: Site, names: tuple[str, str], a: Params, b: Params, *, seed: int = 0) -> Pair:
+def pair(site: Site, names: tuple[str, str], a: Params, b: Params, origin: Origin, *, seed: int = 0) -> Pair:
     """Distances and heights between two networks under all treatments.
 
     Args:
@@ -26,6 +26,7 @@ def pair(site: Site, names: tuple[str, str], a: Params, b: Params, *, seed: int 
         names: Their names, as ``Member.name``.
         a: The first.
         b: The second; it is moved onto the first.
+        origin: Where the record comes from.
         seed: Of the matching.
 
     Returns:
@@ -41,7 +42,7 @@ def pair(site: Site, names: tuple[str, str], a: Params, b: Params, *, seed: int 
     bench = Bench(site.graph, site.model, dict(site.splits), _grid(site.measures.points), None, site.family.evaluation)
     heights = tuple(_height(curve) for curve in bench.curves(both, []))
     return Pair(
-        identity=site.identity,
+        identity=origin.identity,
         precision=site.family.name,
         networks=names,
         distances=both.distances(site.graph),
@@ -49,7 +50,7 @@ def pair(site: Site, names: tuple[str, str], a: Params, b: Params, *, seed: int 
         objective=both.match.objective,
         bound=both.match.bound,
         seconds=time.perf_counter() - began,
-        provenance=site.provenance,
+        provenance=origin.provenance,
     )
 
 
@@ -76,6 +77,7 @@ def bend(
     names: tuple[str, str],
     a: Params,
     b: Params,
+    origin: Origin,
     *,
     settings: BendSettings,
     with_plane: bool = False,
@@ -90,6 +92,7 @@ def bend(
         names: Their names, as ``Member.name``.
         a: The first.
         b: The second; for the matched bend it is moved onto the first.
+        origin: Where the record comes from.
         settings: How bends are trained.
         with_plane: Whether errors in the plane of the matched bend are measured as well.
         seed: Of matching and training.
@@ -105,12 +108,12 @@ def bend(
     treatments: tuple[Treatment, ...] = ("as trained", "matched")
     bends = {treatment: _bent(site, both.ends[treatment], settings, seed) for treatment in treatments}
     return Bend(
-        identity=site.identity,
+        identity=origin.identity,
         precision=site.family.name,
         networks=names,
         bends=tuple(_bend_record(site, treatment, found) for treatment, found in bends.items()),
         plane=_plane(site, bends["matched"]) if with_plane else None,
-        provenance=site.provenance,
+        provenance=origin.provenance,
     )
 
 

@@ -7,18 +7,19 @@ from compare.evaluation.hessian import curvature
 from compare.evaluation.sharpness import flip_sharpness, sharpness
 from compare.params import Params, check, parameters
 from compare.runs.study import Curvature, Member, Rises, Worst
-from compare.study.site import Site
+from compare.study.site import Origin, Site
 from compare.symmetry import Graph, standard_form
 from compare.training import Trained
 
 
-def member(site: Site, trained: Trained, algorithm: str) -> Member:
+def member(site: Site, trained: Trained, algorithm: str, origin: Origin) -> Member:
     """Errors of a network on all samples, and how flat the minimum is that it lies in, in standard form.
 
     Args:
         site: The network's.
         trained: The network.
         algorithm: What found it; with the seed it is the network's name.
+        origin: Where the record comes from.
 
     Returns:
         The record of one network.
@@ -34,7 +35,7 @@ def member(site: Site, trained: Trained, algorithm: str) -> Member:
     }
     form = standard_form(site.graph, trained.params, invariant="loss")
     return Member(
-        identity=site.identity,
+        identity=origin.identity,
         precision=site.family.name,
         algorithm=algorithm,
         seed=trained.seed,
@@ -51,7 +52,7 @@ def member(site: Site, trained: Trained, algorithm: str) -> Member:
             "training": sum(epoch.seconds for epoch in trained.history),
             "measuring": time.perf_counter() - began,
         },
-        provenance=site.provenance,
+        provenance=origin.provenance,
     )
 
 

@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from compare.data import Data, Split
 from compare.family import Family
-from compare.runs import provenance
 from compare.runs.part import SplitName
 from compare.runs.record import Provenance
 from compare.symmetry import Graph, trace
@@ -49,6 +47,19 @@ class Measures:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a record comes from.
+
+    Attributes:
+        identity: Of everything that determines its numbers.
+        provenance: Command, revision, versions.
+    """
+
+    identity: str
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
 class Site:
     """A precision's network and data, prepared once for all measurements of a study.
 
@@ -59,8 +70,6 @@ class Site:
         data: The data set.
         splits: The samples that errors on paths are counted on.
         measures: What is measured.
-        identity: Of the study's configuration.
-        provenance: Where the numbers come from.
     """
 
     family: Family
@@ -69,8 +78,6 @@ class Site:
     data: Data
     splits: Mapping[SplitName, Split]
     measures: Measures
-    identity: str
-    provenance: Provenance
 
     @property
     def flat(self) -> Split:
@@ -78,9 +85,7 @@ class Site:
         return self.data.train.subset(self.measures.flat_samples)
 
 
-def prepared(
-    family: Family, model: nn.Module, data: Data, measures: Measures, *, identity: str, command: str | None = None
-) -> Site:
+def prepared(family: Family, model: nn.Module, data: Data, measures: Measures) -> Site:
     """Trace the network, choose samples.
 
     Args:
@@ -88,8 +93,6 @@ def prepared(
         model: A network; its own parameters do not matter and are not changed.
         data: Data set to measure on.
         measures: What is measured.
-        identity: Of the configuration that leads to the networks.
-        command: The command line, for the records.
 
     Returns:
         What the other functions take.
@@ -105,6 +108,4 @@ def prepared(
         data=data,
         splits={"train": data.train.subset(measures.samples), "test": data.test.subset(measures.samples)},
         measures=measures,
-        identity=identity,
-        provenance=provenance(threads=torch.get_num_threads(), command=command),
     )

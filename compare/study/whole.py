@@ -6,7 +6,7 @@ from typing import Any
 
 from compare.connectivity import description, recorded_data
 from compare.runs.study import Bend, Member, Pair, Study
-from compare.study.site import Site
+from compare.study.site import Origin, Site
 
 
 def study(
@@ -15,6 +15,7 @@ def study(
     pairs: Iterable[Pair],
     bends: Iterable[Bend],
     configuration: Mapping[str, Any],
+    origin: Origin,
 ) -> Study:
     """All parts together.
 
@@ -24,12 +25,13 @@ def study(
         pairs: One for each pair that was measured.
         bends: One for each pair that was bent.
         configuration: What led to the networks, plain values.
+        origin: Where the record comes from.
 
     Returns:
         The record of the study.
     """
     return Study(
-        identity=site.identity,
+        identity=origin.identity,
         precision=site.family.name,
         title=site.family.title,
         bits=site.family.bits,
@@ -39,7 +41,7 @@ def study(
         pairs=tuple(pairs),
         bends=tuple(bends),
         configuration=dict(configuration),
-        provenance=site.provenance,
+        provenance=origin.provenance,
     )
 
 

@@ -1,7 +1,7 @@
 """The work of a study: what is to be done, done on several cores, kept piece by piece."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,14 @@ from compare.params import Params
 from compare.progress import progress
 from compare.runs import identity
 from compare.runs.configuration import Architecture, Configuration
-from compare.runs.record import RecordError
+from compare.runs.record import Provenance, RecordError
 from compare.runs.study import Bend, Member, Pair, Piece, Study, read_part, write_part
 from compare.seeds import derived
 from compare.study.between import bend, pair
 from compare.study.network import member
-from compare.study.site import Measures, Site, prepared
+from compare.study.site import Measures, Origin, Site, prepared
 from compare.study.whole import all_pairs, study
-from compare.training import BendSettings, TrainingSettings, read_checkpoint, train
+from compare.training import BendSettings, CheckpointError, TrainingSettings, read_checkpoint, train
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class Plan:
         """Plain values: what determines the numbers of one precision."""
         return {
             "data": self.data,
+            "fingerprint": _data(self).fingerprint,
             "images": self.images,
             "calibration": self.calibration,
             "architecture": self.architecture.model_dump(mode="json"),
@@ -93,9 +94,21 @@ class Plan:
             "bend": asdict(self.bend),
         }
 
-    def identity(self, precision: str) -> str:
-        """Of ``described``."""
-        return identity(self.described(precision))
+    def identity(self, precision: str, algorithms: Iterable[str], *, bent: bool = False) -> str:
+        """Of what determines one piece, and of nothing else: more networks or algorithms leave it as it is.
+
+        Args:
+            precision: The piece's.
+            algorithms: Those of its networks.
+            bent: Whether it is a bend.
+
+        Returns:
+            Twelve hexadecimal digits.
+        """
+        whole = self.described(precision)
+        training = {name: whole["training"][name] for name in sorted(set(algorithms))}
+        shared = ("data", "fingerprint", "images", "calibration", "architecture", "measures")
+        return identity({name: whole[name] for name in (*shared, *(["bend"] if bent else []))} | {"training": training})
 
 
 @functools.cache
@@ -104,13 +117,12 @@ def _data(plan: Plan) -> Data:
 
 
 @functools.cache
-def site(plan: Plan, precision: str, command: str | None) -> Site:
+def site(plan: Plan, precision: str) -> Site:
     """A precision's network and data, made once in each process.
 
     Args:
         plan: The study.
         precision: Which precision.
-        command: The command line, for the records.
 
     Returns:
         What all measurements take.
@@ -120,7 +132,7 @@ def site(plan: Plan, precision: str, command: str | None) -> Site:
     """
     family, data = families((precision,))[precision], _data(plan)
     model = build(family, _shape(plan), data, seed=0)
-    return prepared(family, model, data, plan.measures, identity=plan.identity(precision), command=command)
+    return prepared(family, model, data, plan.measures)
 
 
 def _shape(plan: Plan) -> Configuration:
@@ -135,7 +147,7 @@ class Job:
         plan: The study.
         precision: Which precision.
         folder: The study's.
-        command: The command line, for the records.
+        made: Where the records come from.
         what: Networks' names: one to train and measure, two to connect or bend.
         bent: Whether the two are to be bent.
     """
@@ -143,7 +155,7 @@ class Job:
     plan: Plan
     precision: str
     folder: Path
-    command: str | None
+    made: Provenance
     what: tuple[str, ...]
     bent: bool = False
 
@@ -158,6 +170,11 @@ class Job:
         """What its record is."""
         return Member if len(self.what) == 1 else Bend if self.bent else Pair
 
+    @property
+    def identity(self) -> str:
+        """Of what determines its numbers."""
+        return self.plan.identity(self.precision, map(_algorithm, self.what), bent=self.bent)
+
     def is_done(self) -> bool:
         """Whether its record is there.
 
@@ -167,7 +184,7 @@ class Job:
         if not self.file.exists():
             return False
         found = read_part(self.kind, self.file)
-        if found.identity != self.plan.identity(self.precision):
+        if found.identity != self.identity:
             raise RecordError(
                 f"{self.file} belongs to a study with other settings: choose another folder, or remove this one"
             )
@@ -176,19 +193,26 @@ class Job:
     def run(self) -> None:
         """Do it, on one thread, and keep the record."""
         torch.set_num_threads(1)
-        place = site(self.plan, self.precision, self.command)
+        place, origin = site(self.plan, self.precision), Origin(self.identity, self.made)
         if len(self.what) == 1:
-            write_part(self._network(place), self.file)
+            write_part(self._network(place, origin), self.file)
             return
-        a, b = (read_checkpoint(self._checkpoint(name)).params for name in self.what)
-        write_part(self._between(place, a, b), self.file)
+        a, b = (self._params(name) for name in self.what)
+        write_part(self._between(place, a, b, origin), self.file)
 
     def _checkpoint(self, name: str) -> Path:
         return self.folder / self.precision / "checkpoints" / name
 
-    def _network(self, place: Site) -> Member:
+    def _params(self, name: str) -> Params:
+        try:
+            return read_checkpoint(self._checkpoint(name)).params
+        except CheckpointError as error:
+            record = Job(self.plan, self.precision, self.folder, self.made, (name,)).file
+            raise CheckpointError(f"{error}. Remove {record}: the network is trained again") from error
+
+    def _network(self, place: Site, origin: Origin) -> Member:
         (name,) = self.what
-        algorithm, _, number = name.rpartition("-")
+        algorithm, number = _algorithm(name), name.rpartition("-")[2]
         # Not the plain number: networks of one number would begin alike in all algorithms.
         seed = derived("study", algorithm, number) % 2**31
         trained = train(
@@ -199,30 +223,34 @@ class Job:
             seed=int(number),
             folder=self._checkpoint(name),
         )
-        return member(place, trained, algorithm)
+        return member(place, trained, algorithm, origin)
 
-    def _between(self, place: Site, a: Params, b: Params) -> Pair | Bend:
+    def _between(self, place: Site, a: Params, b: Params, origin: Origin) -> Pair | Bend:
         names = self.what[0], self.what[1]
         if not self.bent:
-            return pair(place, names, a, b)
-        return bend(place, names, a, b, settings=self.plan.bend, with_plane=names[0].endswith("-0"))
+            return pair(place, names, a, b, origin)
+        return bend(place, names, a, b, origin, settings=self.plan.bend, with_plane=names[0].endswith("-0"))
 
 
-def jobs(plan: Plan, precision: str, folder: Path, command: str | None) -> tuple[list[Job], list[Job]]:
+def _algorithm(name: str) -> str:
+    return name.rpartition("-")[0]
+
+
+def jobs(plan: Plan, precision: str, folder: Path, made: Provenance) -> tuple[list[Job], list[Job]]:
     """What is to be done.
 
     Args:
         plan: The study.
         precision: Which precision.
         folder: The study's.
-        command: The command line, for the records.
+        made: Where new records come from.
 
     Returns:
         First all networks, then everything between two of them, which needs these.
     """
     algorithms = list(plan.training(precision))
     names = [f"{algorithm}-{i}" for algorithm in algorithms for i in range(plan.networks)]
-    make = functools.partial(Job, plan, precision, folder, command)
+    make = functools.partial(Job, plan, precision, folder, made)
     bent = [
         (f"{algorithm}-{2 * i}", f"{algorithm}-{2 * i + 1}")
         for algorithm in algorithms
@@ -233,7 +261,7 @@ def jobs(plan: Plan, precision: str, folder: Path, command: str | None) -> tuple
 
 
 def carry_out(work: Iterable[Job], cores: int, describe: str | None) -> None:
-    """Do everything that is not there yet, on several cores.
+    """Do all of it on several cores.
 
     Args:
         work: Jobs that do not depend on each other.
@@ -243,21 +271,20 @@ def carry_out(work: Iterable[Job], cores: int, describe: str | None) -> None:
     Raises:
         CompareError: As the first job that fails; what is done is kept.
     """
-    left = [job for job in work if not job.is_done()]
-    run: Callable[[Job], None] = Job.run
+    left, run = list(work), Job.run
     finished = joblib.Parallel(n_jobs=cores, return_as="generator_unordered")(joblib.delayed(run)(job) for job in left)
     for _ in progress(finished, describe, unit="piece", total=len(left)):
         pass
 
 
-def collected(plan: Plan, precision: str, folder: Path, command: str | None) -> Study:
+def collected(plan: Plan, precision: str, folder: Path, made: Provenance) -> Study:
     """One precision's study from its parts.
 
     Args:
         plan: The study.
         precision: Which precision.
         folder: Where the parts are kept.
-        command: The command line, for the record.
+        made: Where new records come from; the study's own is that of its first network.
 
     Returns:
         The study.
@@ -265,11 +292,13 @@ def collected(plan: Plan, precision: str, folder: Path, command: str | None) -> 
     Raises:
         RecordError: If a part is missing.
     """
-    first, between = jobs(plan, precision, folder, command)
+    first, between = jobs(plan, precision, folder, made)
+    networks = [read_part(Member, job.file) for job in first]
     return study(
-        site(plan, precision, command),
-        [read_part(Member, job.file) for job in first],
+        site(plan, precision),
+        networks,
         [read_part(Pair, job.file) for job in between if not job.bent],
         [read_part(Bend, job.file) for job in between if job.bent],
         plan.described(precision),
+        Origin(plan.identity(precision, plan.training(precision), bent=True), networks[0].provenance),
     )
