@@ -56,11 +56,24 @@ class _Arithmetic(nn.Module):
         return self.second(self.activation(z) - 0.1 * z)
 
 
+class _Read(nn.Module):
+    """A forward that reads tensors of its normalisation beside calling it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = nn.Linear(64, 9), nn.BatchNorm1d(9), nn.Linear(9, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.norm(self.first(x.flatten(1)))
+        return self.second(nn.functional.relu(z) * self.norm.weight)
+
+
 MODELS = {
     **{name: small_networks("full")[name] for name in ("mlp", "vgg", "no normalisation")},
     "bias": _biased(),
     "one layer": _linear_alone(),
     "arithmetic": _Arithmetic().eval(),
+    "normalisation is read": _Read().eval(),
 }
 
 
@@ -129,6 +142,35 @@ def test_little_memory_changes_nothing(monkeypatch, statistics) -> None:
     found = error_curves(model, path, splits, TS, statistics=statistics, calibration=calibration)
     for name in splits:
         assert found[name].losses == pytest.approx(whole[name].losses, rel=1e-4)
+
+
+def test_products_of_one_batch_that_do_not_fit_are_not_made(monkeypatch) -> None:
+    model, split = MODELS["vgg"], _split()
+    path = linear_path(
+        trace(model, pixels(4), FAMILIES["full"][1]), randomised(model, seed=1), randomised(model, seed=2)
+    )
+    monkeypatch.setattr(curves, "MEMORY", FirstLayer.of(model, path, TS).size(split.x) - 1)
+    monkeypatch.setattr(FirstLayer, "network", lambda *_: pytest.fail("the first layer was multiplied once"))
+    error_curve(model, path, split, TS)
+
+
+def test_pieces_that_are_made_anew_in_each_call_take_the_plain_loop() -> None:
+    model = MODELS["mlp"]
+    graph = trace(model, pixels(4), FAMILIES["full"][1])
+    a, b = randomised(model, seed=1), randomised(model, seed=2)
+
+    class Anew:
+        def __call__(self, t):
+            return linear_path(graph, a, b)(t)
+
+        def piece(self, t):
+            return linear_path(graph, a, b), t
+
+    assert FirstLayer.of(model, Anew(), TS) is None
+    assert (
+        error_curve(model, Anew(), _split(), TS).errors
+        == error_curve(model, linear_path(graph, a, b), _split(), TS).errors
+    )
 
 
 class _Twice(nn.Module):

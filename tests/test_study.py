@@ -114,8 +114,11 @@ def test_bends_start_from_both_kinds_of_ends(name: str) -> None:
     site, (a, b) = _made(name)
     settings = BendSettings(epochs=1, batch=50, points=5)
     found = bend(site, ("sgd-0", "sgd-1"), a.params, b.params, ORIGIN, settings=settings, with_plane=True)
-    assert [bent.treatment for bent in found.bends] == ["as trained", "matched"]
+    kinds = [("as trained", "re-estimated"), ("as trained", "interpolated")]
+    kinds += [("matched", "re-estimated"), ("matched", "interpolated")]
+    assert [(bent.treatment, bent.statistics) for bent in found.bends] == kinds
     for bent in found.bends:
+        assert bent.target == max(bent.errors[0], bent.errors[-1]) + settings.tolerance
         assert (bent.samples, bent.ts) == (100, (0, 0.25, 0.5, 0.75, 1))
         assert (bent.errors[0], bent.errors[-1]) == (bent.straight_errors[0], bent.straight_errors[-1])
         assert bent.reached == (max(bent.errors) <= bent.target)

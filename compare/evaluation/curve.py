@@ -110,9 +110,18 @@ def error_curves(
     settle = _settler(model, path, splits, calibration, ts) if statistics == "re-estimated" else None
     working = copy.deepcopy(model).eval()
     offered = None if evaluation is None else evaluation(working)
-    evaluator = offered or FirstLayer.of(working, path, ts) or Plain(working)
+    evaluator = offered or _first_layer(working, path, ts, splits) or Plain(working)
     scores = _scores(evaluator, _Networks(path, ts, settle, {}), splits, describe)
     return {name: _curve(ts, found, statistics) for name, found in scores.items()}
+
+
+def _first_layer(
+    model: nn.Module, path: Callable[[float], Params], ts: tuple[float, ...], splits: Mapping[Any, Samples]
+) -> FirstLayer | None:
+    """The evaluator that multiplies the first layer once, unless the products of one batch pass ``MEMORY``."""
+    found = FirstLayer.of(model, path, ts)
+    fits = found is not None and all(found.size(s.x[:BATCH]) <= MEMORY for s in splits.values() if len(s.x))
+    return found if fits else None
 
 
 @dataclass(frozen=True, eq=False)

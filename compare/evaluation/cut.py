@@ -107,6 +107,11 @@ def _uses(node: fx.Node, target: str) -> bool:
     return node.op in ("call_module", "get_attr") and f"{node.target}.".startswith(f"{target}.")
 
 
+def _is_read(target: str, traced: fx.GraphModule) -> bool:
+    """Whether the forward reads a tensor of this module beside calling it: scaled ones would be others."""
+    return any(node.op == "get_attr" and _uses(node, target) for node in traced.graph.nodes)
+
+
 def _ancestors(node: fx.Node) -> set[fx.Node]:
     found: set[fx.Node] = set()
     waiting = list(node.all_input_nodes)
@@ -159,7 +164,7 @@ def _rest(
     quick, scalings = fx.GraphModule(rest, copy.deepcopy(graph)), dict[str, float]()
     for name, nodes in calls.items():
         norm = rest.get_submodule(name)
-        alone = all(_may_overwrite(call, node, traced, _NORMS) for call in nodes)
+        alone = all(_may_overwrite(call, node, traced, _NORMS) for call in nodes) and not _is_read(name, traced)
         if alone and isinstance(norm, _BatchNorm) and _is_fixed(norm):
             quick.set_submodule(name, _Scaling.of(norm))
             scalings[name] = norm.eps

@@ -41,7 +41,7 @@ class Pieced(Protocol):
     """A path that consists of such pieces."""
 
     def piece(self, t: float) -> tuple[Piece, float]:
-        """The piece that ``t`` lies on, and where on it."""
+        """The piece that ``t`` lies on, the same object each time, and where on it."""
         ...
 
 
@@ -69,6 +69,8 @@ class FirstLayer:
         if not isinstance(path, Pieced):
             return None
         pieces = {id(piece): piece for piece in (path.piece(t)[0] for t in ts)}
+        if any(id(path.piece(t)[0]) not in pieces for t in ts):  # pieces are made anew in each call
+            return None
         parts = cut(model)
         if parts is None or not all(_fits(parts, piece) for piece in pieces.values()):
             return None

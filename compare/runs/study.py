@@ -141,7 +141,7 @@ class Height(Part):
 class Pair(Piece):
     """What lies between two networks of a study, named as ``Member.name``; the second is moved onto the first.
 
-    ``objective`` over ``bound`` says how good the matching is.
+    ``objective`` over ``bound`` says how good the matching is. ``notes`` say what could not be measured.
     """
 
     schema_version: Literal[1] = 1
@@ -151,6 +151,7 @@ class Pair(Piece):
     heights: Annotated[tuple[Height, ...], Field(min_length=1)]
     objective: float
     bound: float
+    notes: tuple[str, ...] = ()
     seconds: float
 
 

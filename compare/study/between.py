@@ -2,13 +2,13 @@
 
 import time
 
-from compare.evaluation import error_curve
+from compare.evaluation import Curve, error_curve
 from compare.evaluation.plane import error_plane
 from compare.geometry import geodesic_path, linear_path
 from compare.geometry.plane import plane
 from compare.params import Params, check, parameters
 from compare.runs.part import Treatment
-from compare.runs.record import Curve
+from compare.runs.record import Curve as Measured
 from compare.runs.study import Bend, Bent, Height, Pair, Plane
 from compare.study.site import Origin, Site
 from compare.training.bend import Bend as TrainedBend
@@ -40,7 +40,8 @@ def pair(site: Site, names: tuple[str, str], a: Params, b: Params, origin: Origi
         check(params, parameters(site.model), what=name)
     both = treated(site.graph, a, b, seed)
     bench = Bench(site.graph, site.model, dict(site.splits), _grid(site.measures.points), None, site.family.evaluation)
-    heights = tuple(_height(curve) for curve in bench.curves(both, []))
+    notes: list[str] = []
+    heights = tuple(_height(curve) for curve in bench.curves(both, notes))
     return Pair(
         identity=origin.identity,
         precision=site.family.name,
@@ -49,6 +50,7 @@ def pair(site: Site, names: tuple[str, str], a: Params, b: Params, origin: Origi
         heights=heights,
         objective=both.match.objective,
         bound=both.match.bound,
+        notes=tuple(notes),
         seconds=time.perf_counter() - began,
         provenance=origin.provenance,
     )
@@ -58,7 +60,7 @@ def _grid(points: int) -> tuple[float, ...]:
     return tuple(i / (points - 1) for i in range(points))
 
 
-def _height(curve: Curve) -> Height:
+def _height(curve: Measured) -> Height:
     return Height(
         treatment=curve.treatment,
         path=curve.path,
@@ -111,7 +113,11 @@ def bend(
         identity=origin.identity,
         precision=site.family.name,
         networks=names,
-        bends=tuple(_bend_record(site, treatment, found) for treatment, found in bends.items()),
+        bends=tuple(
+            _bend_record(site, treatment, found, curve)
+            for treatment, found in bends.items()
+            for curve in dict.fromkeys((found.curve, found.interpolated))
+        ),
         plane=_plane(site, bends["matched"]) if with_plane else None,
         provenance=origin.provenance,
     )
@@ -131,29 +137,31 @@ def _bent(site: Site, ends: tuple[Params, Params], settings: BendSettings, seed:
     )
 
 
-def _bend_record(site: Site, treatment: Treatment, found: TrainedBend) -> Bent:
+def _bend_record(site: Site, treatment: Treatment, found: TrainedBend, curve: Curve) -> Bent:
+    """What one kind of statistics gives of a bend; its target is above the ends as this curve has them."""
     kind = found.settings.pieces
     straight = _STRAIGHT[kind](site.graph, found.path.a, found.path.b)
     errors = error_curve(
         site.model,
         straight,
         site.splits["train"],
-        found.curve.ts,
-        statistics=found.curve.statistics,
+        curve.ts,
+        statistics=curve.statistics,
         evaluation=site.family.evaluation,
     ).errors
     angular = kind == "geodesic"
+    target = max(curve.errors[0], curve.errors[-1]) + found.settings.tolerance
     return Bent(
         treatment=treatment,
         path=kind,
-        statistics=found.curve.statistics,
+        statistics=curve.statistics,
         split="train",
-        samples=found.curve.samples,
-        ts=found.curve.ts,
-        errors=found.curve.errors,
+        samples=curve.samples,
+        ts=curve.ts,
+        errors=curve.errors,
         straight_errors=errors,
-        target=found.target,
-        reached=found.reached,
+        target=target,
+        reached=max(curve.errors) <= target,
         length=found.length.angle if angular else found.length.euclidean,
         straight_length=found.straight.angle if angular else found.straight.euclidean,
         norm="joint angle of all spheres, radians" if angular else "joint L2 norm of the weights of all linear maps",

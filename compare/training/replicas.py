@@ -161,4 +161,4 @@ def _displace_(model: nn.Module, spread: float, seed: int) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dim() > 1:
             noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-            parameter.add_(noise * (spread * parameter.std()))
+            parameter.add_(noise * (spread * parameter.std(correction=0)))
