@@ -19,7 +19,7 @@ from compare.data import DATA_SETS
 from compare.errors import CompareError
 from compare.relations import Roles
 from compare.report.study import document
-from compare.report.study_charts import pictures
+from compare.report.study_charts import pictures, study_charts
 from compare.runs import write_bytes, write_text
 from compare.runs.configuration import Architecture
 from compare.runs.files import check_writable, sole_writer
@@ -175,9 +175,10 @@ def written(options: argparse.Namespace, studies: Sequence[Study]) -> Path:
     name = _name(options)
     for found in studies:
         write_part(found, options.out / name / f"{found.precision}.json")
-    for title, content in pictures(studies).items():
+    charts = study_charts(studies)
+    for title, content in pictures(studies, charts=charts).items():
         write_bytes(options.out / f"{name}-{title}.png", content)
-    write_text(options.out / f"{name}.md", document(studies, name, roles=ROLES))
+    write_text(options.out / f"{name}.md", document(studies, name, roles=ROLES, figures=charts))
     return Path(options.out / f"{name}.md")
 
 

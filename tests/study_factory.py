@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from compare.runs.record import Data, Distance, Provenance
+from compare.runs.record import Data, Distance, Epoch, Provenance
 from compare.runs.study import Bend, Bent, Curvature, Height, Member, Pair, Rises, Study, Worst
 
 # How sharp the minima of each algorithm are; everything follows from it.
@@ -93,10 +93,32 @@ def member(precision: str, algorithm: str, seed: int, **changes: Any) -> Member:
             split="train", samples=500, eigenvalues=(10 * sharp, 5 * sharp), trace=40 * sharp,
             trace_standard_error=1.5, surrogate=precision == "binary",
         ),
-        "settings": {"epochs": 10},
+        "history": random_first(0.05 + 0.01 * jitter("random", precision, seed)) if algorithm == "adv" else (),
+        "settings": settings(algorithm),
         "seconds": {"training": 60.0, "measuring": 6.0},
     }  # fmt: skip
     return Member(**{**content, **changes})
+
+
+def random_first(error: float) -> tuple[Epoch, ...]:
+    """Two epochs on random labels, the second with this training error, then ten on the true ones."""
+    errors = (0.5, error, *(0.1 / (1 + i) for i in range(10)))
+    return tuple(
+        Epoch(epoch=i, train_loss=0.1, train_error=e, test_error=0.05, learning_rate=0.05, seconds=5.0)
+        for i, e in enumerate(errors, 1)
+    )
+
+
+def settings(algorithm: str) -> dict[str, Any]:
+    """As ``TrainingSettings.as_dict`` gives them."""
+    own = {
+        "rsgd": {"name": "rsgd", "replicas": 3, "coupling": 0.02, "growth": 1e5, "spread": 0.3},
+        "adv": {"name": "adv", "random_epochs": 40, "random_error": 0.0, "random_learning_rate": None},
+        "sam": {"name": "sam", "rho": 0.1},
+    }
+    optimiser = algorithm if algorithm in ("adam", "bop") else "sgd"
+    shared = {"epochs": 10, "batch": 100, "optimiser": optimiser, "learning_rate": 0.05, "weight_decay": 0.0}
+    return {**shared, "algorithm": own[algorithm]} if algorithm in own else shared
 
 
 def rises(sizes: tuple[float, ...], slope: float) -> Rises:

@@ -17,8 +17,15 @@ from compare.relations import (
     embed,
 )
 from compare.relations.bootstrap import draws
-from compare.relations.intervals import correlation_with_pairs, pairs_difference, pairs_mean, pairs_mean_of_each
-from compare.relations.measures import algorithms, barriers, distances, errors, excesses, flatness, within
+from compare.relations.intervals import (
+    correlation,
+    correlation_with_pairs,
+    correlation_within,
+    pairs_difference,
+    pairs_mean,
+    pairs_mean_of_each,
+)
+from compare.relations.measures import algorithms, angles, barriers, distances, errors, excesses, flatness, within
 from compare.relations.statistics import difference, mean, pair_mean, partner_mean, rank_correlation
 
 FEW = 400
@@ -236,14 +243,14 @@ def test_flatness_takes_the_middle_size_or_the_one_asked_for():
     assert names == [
         "local energy, σ = 0.3",  # noqa: RUF001
         "rise with bit flips, 5 % of weights",
-        "worst rise in a ball of bits, 10 % of them",
+        "worst rise of the loss in a ball of bits, 10 % of them",
         "largest Hessian eigenvalue",
         "Hessian trace",
     ]
     first = study.networks[0]
     (energy, flips, *_) = flatness(study, Sizes(energy=0.5, flips=0.01))
     assert (energy.values[0], flips.values[0]) == (first.energy.rises[2], first.flips.rises[0])
-    assert flatness(study)[2].values[0] == first.worst.worst_error - first.worst.error
+    assert flatness(study)[2].values[0] == first.worst.worst_loss - first.worst.loss
     with pytest.raises(RelationError, match=r"a size that was measured, 0.1, 0.3, 0.5, got 0.2"):
         flatness(study, Sizes(energy=0.2))
 
@@ -269,6 +276,30 @@ def test_a_correlation_by_hand():
     assert np.isnan(rank_correlation(np.ones(3), np.arange(3.0))(np.ones((1, 3)))[0])
 
 
+def test_binary_distances_are_angles_between_sign_vectors():
+    binary, full = made_up_study("binary", networks=3), made_up_study("full", networks=3)
+    bits = distances(binary, "matched", "hamming")
+    found = angles(binary, "matched")
+    assert np.allclose(np.cos(found[0, 1]), 1 - 2 * bits[0, 1])
+    assert not np.allclose(found[0, 1], distances(binary, "matched")[0, 1], rtol=1e-3)
+    assert np.array_equal(angles(full, "matched"), distances(full, "matched"), equal_nan=True)
+
+
+def test_a_correlation_within_algorithms_is_the_mean_of_theirs():
+    generator = np.random.default_rng(0)
+    strata = ("sgd",) * 5 + ("adv",) * 4 + ("sam",) * 3
+    x, y = generator.normal(size=12), generator.normal(size=12)
+    x[5:9] += 10  # what sets an algorithm apart counts for nothing
+    y[5:9] += 10
+    y[9:] = 1.0  # the same for all: no ranks
+    found = correlation_within(x, y, strata, resamples=FEW)
+    expected = np.mean([stats.spearmanr(x[:5], y[:5])[0], stats.spearmanr(x[5:9], y[5:9])[0]])
+    assert found.value == pytest.approx(expected)
+    assert found.networks == 9
+    assert correlation(x, y, strata, resamples=FEW).value > expected + 0.2
+    assert correlation_within(np.ones(12), y, strata, resamples=FEW) is None
+
+
 def test_partners_are_those_of_the_own_algorithm_or_all():
     study = made_up_study(networks=3)
     found = {(c.flatness, c.target, c.partners): c.interval for c in correlations(study, resamples=FEW)}
@@ -292,6 +323,19 @@ def test_what_was_not_measured_has_no_correlation():
     where = np.ones((12, 12), dtype=bool)
     assert correlation_with_pairs(np.ones(12), symmetric(0, 12), algorithms(study), where) is None
     assert pairs_mean(np.full((12, 12), np.nan), algorithms(study), where) is None
+
+
+def test_what_does_not_vary_has_no_correlation_and_its_number_of_networks():
+    study = made_up_study(networks=3)
+    same = tuple(n.model_copy(update={"curvature": study.networks[0].curvature}) for n in study.networks)
+    same = (same[0].model_copy(update={"curvature": None}), *same[1:])
+    found = correlations(study.model_copy(update={"networks": same, "pairs": study.pairs[3:]}), resamples=FEW)
+    trace = {(c.target, c.partners): (c.interval, c.networks) for c in found if c.flatness == "Hessian trace"}
+    assert trace["test error", None] == (None, 11)
+    assert trace["distance", "own algorithm"] == trace["distance", "all"] == (None, 11)
+    # sgd-0 has no trace; the pairs that are left out are those of its own algorithm, and one more.
+    energy = {(c.target, c.partners): c.networks for c in found if c.flatness.startswith("local energy")}
+    assert (energy["test error", None], energy["distance", "own algorithm"]) == (12, 11)
 
 
 # Embedding

@@ -13,11 +13,20 @@ from compare.relations import Interval, Roles, Sizes, claims
 from compare.relations.intervals import pairs_mean
 from compare.relations.measures import Barriers, algorithms, barriers, within
 from compare.report import ReportError
-from compare.report.numbers import MISSING
-from compare.report.relation_tables import claim_table, embedding_table
+from compare.report.numbers import MISSING, percent
+from compare.report.relation_tables import (
+    ALL_EQUAL,
+    agreement_table,
+    claim_table,
+    correlation_table,
+    embedding_table,
+    rules,
+)
 from compare.report.study import document
 from compare.report.study_charts import pictures, study_charts
+from compare.report.study_prose import introduction
 from compare.report.study_tables import bends, energies, interval_text, pair_distances, pair_heights, quality, sharpness
+from compare.report.study_training import meanings, training
 from compare.runs.study import Plane
 
 ROOT = Path(__file__).parents[1]
@@ -69,7 +78,12 @@ def test_the_document_is_the_snapshot(text):
 def test_claims_come_first_and_everything_follows(text):
     titles = re.findall(r"^### (.*)$", text, flags=re.MULTILINE)
     assert titles == [
-        "Claims",
+        "Claims, binary",
+        "Claims, full",
+        "The same, qualitatively, at all precisions",
+        "How claims are decided",
+        "Algorithms",
+        "Settings of the training",
         "Solution quality: error of the networks (% of samples)",
         "Flatness: local energy (pp)",
         "Flatness: rise of the error with bit flips (pp)",
@@ -83,35 +97,82 @@ def test_claims_come_first_and_everything_follows(text):
         "Rank correlation of flatness with test error, distance and barrier",
         "One bend, train samples",
     ]
-    assert "Verdicts on the claims below: binary: holds 19; full: holds 16." in text
+    assert "Verdicts on the claims below: binary: holds 19, not decided 2; full: holds 16, not decided 1." in text
     assert "python scripts/made_up.py" in text
+
+
+def test_the_introduction_says_whose_claims_and_what_is_measured(text, studies):
+    title, *before, made = text[: text.index("python scripts")].split("\n\n")
+    assert (title, made) == ("# Flat regions on made-up digits", "```sh\n")
+    joined = " ".join(" ".join(before).split())
+    for link in ("https://arxiv.org/abs/2202.03038", "../algorithms.md", "../flatness.md", "../bends.md"):
+        assert f"]({link})" in joined
+    for link in re.findall(r"\]\((\.\./[\w-]+\.md|exact\.md)\)", text):
+        assert (ROOT / "docs" / "results" / link).exists()
+    assert "A minimum is flat if" in joined
+    assert "only this one, the latent path, is in the study" in joined
+    assert "[the exact landscape](exact.md)" in joined
+    assert "latent" not in " ".join(introduction(studies[1:]))
 
 
 def test_every_claim_has_its_row(studies):
     found = {study.precision: claims(study, resamples=FEW) for study in studies}
-    roles = {"binary": Roles(baseline="sgd"), "full": Roles()}
-    table = claim_table(studies, found, roles, None)
+    for study in studies:
+        table = claim_table(study, found[study.precision], Roles(), None)
+        assert [cells[0] for cells in table.rows] == [claim.text for claim in found[study.precision]]
+        assert table.header == ("claim", "refuted by", "measured [95 % interval]", "networks", "verdict")
+        assert table.note.startswith("Plain training: sgd. Flatness: local energy, \N{GREEK SMALL LETTER SIGMA} = 0.3")
+    claim = next(c for c in found["full"] if c.unit == "rad")
+    cells = row(table, claim.text)
+    assert cells["measured [95 % interval]"] == f"{interval_text(claim.interval, digits=3)} rad"
+    assert (cells["networks"], cells["verdict"]) == ("8", "holds")
+    assert table.rows[-1][-2] == "6 bends"
+
+
+def test_precisions_are_compared_in_a_table_of_their_own(studies, text):
+    found = {study.precision: claims(study, resamples=FEW) for study in studies}
+    table = agreement_table(found)
     assert [cells[0] for cells in table.rows[:-1]] == [claim.text for claim in found["binary"]]
-    assert table.rows[-1][0] == "The same, qualitatively, at all precisions"
-    assert table.rows[-1][-1] == "holds"
+    assert table.rows[-1] == ("all of them", MISSING, MISSING, "not decided")
     flips = row(table, "rsgd is flatter than plain training: lower rise with bit flips, at equal train error")
-    assert (flips["full"], flips["full: verdict"]) == (MISSING, "not measured")
-    assert flips["same at all precisions"] == "not measured"
-    claim = next(c for c in found["binary"] if c.unit == "rad")
-    assert row(table, claim.text)["binary"] == f"{interval_text(claim.interval, digits=3)} rad"
-    assert "Plain training: sgd (binary), sgd (full)" in table.note
+    assert (flips["binary"], flips["full"], flips["same at all"]) == ("holds", "not measured", "not measured")
+    assert "at all precisions" in text
+    assert "at all precisions" not in document(studies[1:], "x", figures={}, resamples=FEW)
 
 
-def test_one_precision_has_none_to_agree_with(studies):
-    table = claim_table(studies[1:], {"full": claims(studies[1], resamples=FEW)}, {"full": Roles()}, None)
-    assert table.header == ("claim", "refuted by", "full", "networks", "full: verdict")
-    assert all(len(cells) == 5 for cells in table.rows)
+def test_the_rules_are_a_list(text):
+    listed = text[text.index("### How claims") : text.index("### Algorithms")].split("\n- ")[1:]
+    assert [" ".join(item.split()) for item in listed] == list(rules())
+    assert any("Fewer than 3 bends of which no two share a network decide nothing" in rule for rule in rules())
+
+
+def test_the_training_of_each_algorithm(studies, text):
+    table = training(studies)
+    assert [cells[:2] for cells in table.rows] == [(study.precision, name) for study in studies for name in THREE]
+    rsgd = row(table, "full", "rsgd")
+    assert rsgd["hyperparameters"] == "replicas 3, coupling 0.02, growth 100000, spread 0.3"
+    shown = [rsgd[name] for name in ("optimiser", "learning rate", "weight decay", "epochs", "batch", "networks")]
+    assert shown == ["sgd", "0.05", "0", "10", "100", "4"]
+    adv = row(table, "full", "adv")
+    assert adv["hyperparameters"] == "random_epochs 40, random_error 0"
+    assert adv["random labels (%)"] == percent(n.random_error for n in studies[1].networks if n.algorithm == "adv")
+    assert row(table, "binary", "sgd")["random labels (%)"] == MISSING
+    assert "random labels (%)" not in training([made_up_study("full", ("sgd",), networks=3)]).header
+    assert [line.split(":")[0] for line in meanings(studies)] == ["`sgd`", "`rsgd`", "`adv`"]
+    assert "- `rsgd`: replicated SGD" in text
+
+
+def test_other_settings_of_one_algorithm_have_a_row_of_their_own(studies):
+    first, *others = studies[1].networks
+    longer = first.model_copy(update={"settings": {**first.settings, "epochs": 30}})
+    table = training([studies[1].model_copy(update={"networks": (longer, *others)})])
+    assert [(cells[1], cells[6], cells[-1]) for cells in table.rows[:2]] == [("sgd", "30", "1"), ("sgd", "10", "3")]
 
 
 def test_other_roles_for_one_precision(studies):
     other = document(studies, "x", roles={"binary": Roles(wide="adv", sharp="rsgd")}, figures={}, resamples=FEW)
-    assert "binary: holds 8, does not hold 11; full: holds 16." in other
-    assert "Plain training: sgd (binary), sgd (full)" in other
+    assert "binary: holds 8, does not hold 11, not decided 2; full: holds 16, not decided 1." in other
+    assert other.count("Plain training: sgd. ") == 2
 
 
 def test_unequal_train_errors_are_shown():
@@ -121,16 +182,58 @@ def test_unequal_train_errors_are_shown():
         for n in study.networks
     )
     study = study.model_copy(update={"networks": changed})
-    table = claim_table([study], {"full": claims(study, resamples=FEW)}, {"full": Roles()}, None)
+    table = claim_table(study, claims(study, resamples=FEW), Roles(), None)
     worse = row(table, "adv errs more on test samples than plain training, at equal train error")
-    assert worse["full"].endswith("pp; train 0.20, 1.00 %")
-    assert worse["full: verdict"] == "not decided"
+    assert worse["measured [95 % interval]"].endswith("pp; train 0.20, 1.00 %")
+    assert worse["verdict"] == "not decided"
+
+
+def test_what_is_the_same_for_all_is_not_called_unmeasured():
+    study = made_up_study("full", THREE, networks=3)
+    same = tuple(n.model_copy(update={"energy": study.networks[0].energy}) for n in study.networks)
+    study = study.model_copy(update={"networks": same})
+    (cells,) = (one for one in correlation_table([study], None, resamples=FEW).rows if "energy" in one[1])
+    assert cells[2:] == (*[ALL_EQUAL] * 7, "9")
+    first = claim_table(study, claims(study, resamples=FEW), Roles(), None).rows[0]
+    assert (first[2], first[-1]) == (ALL_EQUAL, "not decided")
+
+
+def test_zero_without_decimals_is_exactly_zero(studies, text):
+    study = studies[1]
+    low = tuple(
+        pair.model_copy(update={"heights": tuple(h.model_copy(update={"barrier": 0.0}) for h in pair.heights)})
+        if pair.networks == ("sgd-0", "sgd-1") or "rsgd-0" in pair.networks
+        else pair
+        for pair in study.pairs
+        if not {"rsgd-1", "rsgd-2"} & set(pair.networks)
+    )
+    table = pair_heights([study.model_copy(update={"pairs": low})], "train", resamples=FEW)
+    assert row(table, "interpolated", "full", "rsgd")["matched, linear"] == "0"
+    assert row(table, "interpolated", "full", "sgd")["matched, linear"] != "0"
+    assert "0 without decimals is exactly zero, every time." in " ".join(text.split())
+
+
+def test_numbers_of_curvature_keep_their_digits():
+    study = made_up_study("full", THREE, networks=3)
+    small = tuple(
+        n.model_copy(update={"curvature": n.curvature.model_copy(update={"eigenvalues": (0.0012 * (1 + n.seed),)})})
+        for n in study.networks
+    )
+    cells = row(sharpness([study.model_copy(update={"networks": small})]), "full", "sgd")
+    assert cells["eigenvalue"] == "0.0024 ± 0.0012"
+    assert re.fullmatch(r"\d+\.\d\d ± \d\.\d\d", cells["trace"])
+
+
+def test_what_pairs_remark_is_noted(studies):
+    first, *others = studies[1].pairs
+    marked = studies[1].model_copy(update={"pairs": (first.model_copy(update={"notes": ("no geodesic",)}), *others)})
+    text = document([marked], "x", figures={}, resamples=FEW)
+    assert text.endswith("### Notes\n\n- full: no geodesic (1 pair)\n")
 
 
 def test_sizes_change_the_measures(studies):
     study, sizes = studies[0], Sizes(energy=0.5, flips=0.01)
-    found = {"binary": claims(study, sizes=sizes, resamples=FEW)}
-    table = claim_table([study], found, {"binary": Roles()}, sizes)
+    table = claim_table(study, claims(study, sizes=sizes, resamples=FEW), Roles(), sizes)
     assert "0.5; rise with bit flips, 1 % of weights" in table.note
 
 
@@ -191,6 +294,12 @@ def test_charts_hold_the_numbers(studies):
         (100 * first.energy.rises[1], 100 * first.errors["test"])
     )
     assert len(rows) == 12 * 5 + 12 * 4
+    assert {one["axis"] for one in rows} == {"rise of the error (pp), right is sharper", "nats, right is sharper"}
+    # Three abreast, a new line for each precision; each panel has the axis of its measure.
+    lines = [line["hconcat"] for line in charts["flatness"].spec["vconcat"]]
+    assert [len(line) for line in lines] == [3, 2, 3, 1]
+    titles = [[panel["encoding"]["x"]["title"][:4] for panel in line] for line in lines]
+    assert titles == [["rise", "rise", "nats"], ["nats"] * 2, ["rise", "nats", "nats"], ["nats"]]
     panels = {one["panel"] for one in data(charts["embedding"])}
     assert len(panels) == 4
     bars = data(charts["barriers"])
@@ -199,7 +308,8 @@ def test_charts_hold_the_numbers(studies):
 
 
 def test_pictures_are_drawn(studies):
-    found = pictures([study.model_copy(update={"pairs": ()}) for study in studies], resamples=FEW)
+    charts = study_charts([study.model_copy(update={"pairs": ()}) for study in studies], resamples=FEW)
+    found = pictures(studies, charts=charts)
     assert list(found) == ["flatness", "plane-binary"]
     assert all(content.startswith(b"\x89PNG") for content in found.values())
 

@@ -1,20 +1,22 @@
 """What [Toroids] claims of flat minima, each as one number with an interval that decides it."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
 
-from compare.relations.bootstrap import RESAMPLES, Floats, Interval
+from compare.relations.bootstrap import RESAMPLES, Floats, Interval, bootstrap
 from compare.relations.intervals import (
     correlation,
+    correlation_within,
     network_difference,
     pairs_difference,
     pairs_mean,
     pairs_mean_of_each,
+    with_both,
 )
 from compare.relations.measures import (
     ENERGY,
@@ -23,13 +25,14 @@ from compare.relations.measures import (
     Flatness,
     Sizes,
     algorithms,
+    angles,
     barriers,
-    distances,
     errors,
     excesses,
     flatness,
     within,
 )
+from compare.relations.statistics import mean
 from compare.runs.record import PathKind, Statistics
 from compare.runs.study import Study
 
@@ -42,6 +45,8 @@ PLAIN = "plain training"
 EQUAL = 0.001
 # What a bend may err above the worse end (a fraction).
 ABOVE_ENDS = 0.001
+# Bends without a common end that an interval needs.
+BENDS = 3
 # Differences of fractions that are equal on paper differ by less.
 ROUNDING = 1e-9
 
@@ -73,6 +78,8 @@ class Claim:
         verdict: From the interval alone, by the function of that name.
         train: Mean train errors (fractions) of the two algorithms that are compared at equal train error; else None.
         comparable: False where those are not equal, so that nothing is decided.
+        bends: How many pairs have a bend, where the number is of bends; else None.
+        constant: True where a correlation is not defined, since one of its numbers is the same for all networks.
     """
 
     text: str
@@ -82,6 +89,8 @@ class Claim:
     verdict: Verdict
     train: tuple[float, float] | None = None
     comparable: bool = True
+    bends: int | None = None
+    constant: bool = False
 
 
 def claims(
@@ -198,10 +207,13 @@ class _Judge:
     def generalisation(self) -> Iterator[Claim]:
         test = errors(self.study, "test")
         for measure in self.measures:
-            yield _positive(
-                f"Flatter minima err less: rank correlation of {measure.kind} and test error > 0",
-                correlation(measure.values, test, self.strata, resamples=self.resamples),
+            text = f"Flatter minima err less, across algorithms: rank correlation of {measure.kind} and test error > 0"
+            yield self._ranked(text, measure.values, test, correlation)
+            text = (
+                f"Flatter minima err less, within an algorithm: mean rank correlation of {measure.kind} and test error "
+                "> 0"
             )
+            yield self._ranked(text, measure.values, test, correlation_within)
         text = f"{self.roles.sharp} errs more on test samples than {PLAIN}"
         yield self._at_equal_train(text, test, (self.roles.baseline, self.roles.sharp))
         for measure, names in itertools.product(self.measures, self.steps):
@@ -211,10 +223,10 @@ class _Judge:
             )
 
     def closeness(self) -> Iterator[Claim]:
-        matrix = distances(self.study, "matched")
+        matrix = angles(self.study, "matched")
         for names in self.steps:
             flatter, sharper = map(self.word, names)
-            text = f"Networks from {flatter} lie closer together than those from {sharper}: RMS angle, matched"
+            text = f"Networks from {flatter} lie closer together than those from {sharper}: angle, matched"
             yield _positive(text, self._difference(matrix, *names), "rad")
 
     def heights(self) -> Iterator[Claim]:
@@ -240,11 +252,28 @@ class _Judge:
             yield Claim(f"One bend rises at most {bound} above the ends", f"> {bound}", None, "pp", "not measured")
         for path, statistics in found:
             matrix = excesses(self.study, Barriers("matched", path, statistics))
-            # Ends of one bend in each algorithm are too few for strata of their own.
-            together = ("any",) * len(self.strata)
-            interval = pairs_mean(matrix, together, np.ones(matrix.shape, dtype=bool), resamples=self.resamples)
+            interval, number = self._of_bends(matrix), int(np.isfinite(matrix).sum()) // 2
             text = f"One bend rises at most {bound} above the ends: {path}, matched, statistics {statistics}"
-            yield Claim(text, f"> {bound}", interval, "pp", verdict(interval, at_most=ABOVE_ENDS))
+            yield Claim(text, f"> {bound}", interval, "pp", verdict(interval, at_most=ABOVE_ENDS), bends=number)
+
+    def _of_bends(self, matrix: Floats) -> Interval | None:
+        pairs = np.argwhere(np.triu(np.isfinite(matrix), 1))
+        if len(pairs) and len(np.unique(pairs)) == pairs.size:  # no two share a network: they are independent
+            return bootstrap(mean(matrix[tuple(pairs.T)]), ["bends"] * len(pairs), resamples=self.resamples)
+        # Ends of one bend in each algorithm are too few for strata of their own.
+        together = ("any",) * len(self.strata)
+        interval = pairs_mean(matrix, together, np.ones(matrix.shape, dtype=bool), resamples=self.resamples)
+        if interval is None or _apart(matrix):
+            return interval
+        # Fewer bends without a common end say nothing of how much bends differ.
+        return replace(interval, low=None, high=None)
+
+    def _ranked(self, text: str, values: Floats, test: Floats, ranks: Callable[..., Interval | None]) -> Claim:
+        """A rank correlation above 0; not decided where one of the two is the same for all networks."""
+        interval = ranks(values, test, self.strata, resamples=self.resamples)
+        if interval is None and with_both(values, test).sum() > 1:
+            return Claim(text, "≤ 0", None, "", "not decided", constant=True)
+        return _positive(text, interval)
 
     def _at_equal_train(self, text: str, values: Floats, names: tuple[str, str]) -> Claim:
         """The second algorithm's mean is larger; not decided where their train errors differ."""
@@ -261,6 +290,12 @@ class _Judge:
     def _difference(self, matrix: Floats, flatter: str, sharper: str) -> Interval | None:
         own = [within(self.study, name) for name in (sharper, flatter)]
         return pairs_difference(matrix, self.strata, *own, resamples=self.resamples)
+
+
+def _apart(matrix: Floats) -> bool:
+    """Whether there are enough pairs that have no network in common."""
+    pairs = np.argwhere(np.triu(np.isfinite(matrix), 1)).tolist()
+    return any(len(set(itertools.chain(*some))) == 2 * BENDS for some in itertools.combinations(pairs, BENDS))
 
 
 def _positive(text: str, interval: Interval | None, unit: Unit = "") -> Claim:

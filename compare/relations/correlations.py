@@ -6,9 +6,19 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from compare.relations.bootstrap import RESAMPLES, Floats, Interval
-from compare.relations.intervals import correlation, correlation_with_pairs
-from compare.relations.measures import Barriers, Sizes, algorithms, barriers, distances, errors, flatness, within
+from compare.relations.bootstrap import RESAMPLES, Interval
+from compare.relations.intervals import correlation, correlation_with_pairs, with_both, with_pairs
+from compare.relations.measures import (
+    Barriers,
+    Flatness,
+    Sizes,
+    algorithms,
+    angles,
+    barriers,
+    errors,
+    flatness,
+    within,
+)
 from compare.runs.record import Statistics
 from compare.runs.study import Study
 
@@ -23,13 +33,16 @@ class Correlation:
         flatness: The measure; the larger, the sharper.
         target: Test error of the network, its mean distance from other networks, or its mean barrier to them.
         partners: Which other networks: of its own algorithm, or all; None for the test error.
-        interval: Correlation and interval; None where it is not defined, since nothing or all the same was measured.
+        interval: Correlation and interval; None where it is not defined: fewer than two networks, or one of the two
+            numbers is the same for all.
+        networks: How many networks have both numbers.
     """
 
     flatness: str
     target: str
     partners: Partners | None
     interval: Interval | None
+    networks: int
 
 
 def correlations(study: Study, sizes: Sizes | None = None, *, resamples: int = RESAMPLES) -> tuple[Correlation, ...]:
@@ -46,20 +59,18 @@ def correlations(study: Study, sizes: Sizes | None = None, *, resamples: int = R
     Returns:
         One for each measure of flatness and target.
     """
-    return tuple(
-        Correlation(measure.name, target, partners, interval)
-        for measure in flatness(study, sizes)
-        for target, partners, interval in _targets(study, measure.values, resamples)
-    )
+    return tuple(found for measure in flatness(study, sizes) for found in _of_measure(study, measure, resamples))
 
 
-def _targets(study: Study, values: Floats, resamples: int) -> Iterator[tuple[str, Partners | None, Interval | None]]:
-    strata = algorithms(study)
-    yield "test error", None, correlation(values, errors(study, "test"), strata, resamples=resamples)
-    matrices = {"distance": distances(study, "matched")}
+def _of_measure(study: Study, measure: Flatness, resamples: int) -> Iterator[Correlation]:
+    values, strata, test = measure.values, algorithms(study), errors(study, "test")
+    found = correlation(values, test, strata, resamples=resamples)
+    yield Correlation(measure.name, "test error", None, found, int(with_both(values, test).sum()))
+    matrices = {"distance": angles(study, "matched")}
     for statistics in get_args(Statistics):
         matrices[f"barrier, {statistics}"] = barriers(study, Barriers("matched", "geodesic", statistics))
     everyone = np.ones((len(strata), len(strata)), dtype=bool)
     for target, matrix in matrices.items():
         for partners, where in zip(get_args(Partners), (within(study), everyone), strict=True):
-            yield target, partners, correlation_with_pairs(values, matrix, strata, where, resamples=resamples)
+            found = correlation_with_pairs(values, matrix, strata, where, resamples=resamples)
+            yield Correlation(measure.name, target, partners, found, int(with_pairs(values, matrix, where).sum()))

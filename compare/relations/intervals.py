@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from compare.relations.bootstrap import RESAMPLES, Floats, Interval, bootstrap
+from compare.relations.bootstrap import RESAMPLES, Floats, Interval, Statistic, bootstrap
 from compare.relations.statistics import (
     Booleans,
     average,
@@ -12,14 +12,6 @@ from compare.relations.statistics import (
     partner_mean,
     rank_correlation,
 )
-
-
-def network_mean(values: Floats, strata: tuple[str, ...], name: str, *, resamples: int = RESAMPLES) -> Interval | None:
-    """Mean over the networks of one stratum; None where none has a value."""
-    kept = np.isfinite(values) & (np.array(strata) == name)
-    if not kept.any():
-        return None
-    return bootstrap(mean(values[kept]), [name] * int(kept.sum()), resamples=resamples)
 
 
 def network_difference(
@@ -80,23 +72,56 @@ def correlation(
     first: Floats, second: Floats, strata: tuple[str, ...], *, resamples: int = RESAMPLES
 ) -> Interval | None:
     """Spearman's rank correlation of two numbers of each network; None where it is not defined."""
-    kept = np.isfinite(first) & np.isfinite(second)
+    kept = with_both(first, second)
     x, y = first[kept], second[kept]
     if not (_varies(x) and _varies(y)):
         return None
     return bootstrap(rank_correlation(x, y), _chosen(strata, kept), resamples=resamples)
 
 
+def correlation_within(
+    first: Floats, second: Floats, strata: tuple[str, ...], *, resamples: int = RESAMPLES
+) -> Interval | None:
+    """Mean over the strata of Spearman's rank correlation within each; None where it is defined in none.
+
+    Strata count alike; one in which one of the numbers is the same for all networks is left out.
+    """
+    own, kept = np.array(strata), with_both(first, second)
+    parts = [kept & (own == name) for name in dict.fromkeys(strata)]
+    parts = [part for part in parts if _varies(first[part]) and _varies(second[part])]
+    if not parts:
+        return None
+    whole = np.any(parts, axis=0)
+    means = average([_on(part[whole], rank_correlation(first[part], second[part])) for part in parts])
+    return bootstrap(means, _chosen(strata, whole), resamples=resamples)
+
+
+def _on(part: Booleans, statistic: Statistic) -> Statistic:
+    return lambda weights: statistic(weights[:, part])
+
+
 def correlation_with_pairs(
     values: Floats, matrix: Floats, strata: tuple[str, ...], where: Booleans, *, resamples: int = RESAMPLES
 ) -> Interval | None:
     """Spearman's rank correlation of a number of each network with the mean over its pairs that ``where`` names."""
-    kept = np.isfinite(values) & _ends(np.where(np.isfinite(values)[None], matrix, np.nan), where)
+    kept = with_pairs(values, matrix, where)
     parts = np.ix_(kept, kept)
     partners = partner_mean(matrix[parts], where[parts])
     if not (_varies(values[kept]) and _varies(partners(np.ones((1, int(kept.sum()))))[0])):
         return None
     return bootstrap(rank_correlation(values[kept], partners), _chosen(strata, kept), resamples=resamples)
+
+
+def with_both(first: Floats, second: Floats) -> Booleans:
+    """Networks that have both numbers."""
+    both: Booleans = np.isfinite(first) & np.isfinite(second)
+    return both
+
+
+def with_pairs(values: Floats, matrix: Floats, where: Booleans) -> Booleans:
+    """Networks that have a number, and a pair that ``where`` names with another that has one."""
+    counted: Booleans = np.isfinite(values) & _ends(np.where(np.isfinite(values)[None], matrix, np.nan), where)
+    return counted
 
 
 def _ends(matrix: Floats, where: Booleans) -> Booleans:

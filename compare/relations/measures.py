@@ -60,7 +60,7 @@ class Flatness:
     values: Floats
 
 
-ENERGY, FLIPS, WORST = "local energy", "rise with bit flips", "worst rise in a ball"
+ENERGY, FLIPS, WORST = "local energy", "rise with bit flips", "worst rise of the loss in a ball"
 EIGENVALUE, TRACE = "largest Hessian eigenvalue", "Hessian trace"
 
 
@@ -77,14 +77,15 @@ def errors(study: Study, split: SplitName) -> Floats:
 def flatness(study: Study, sizes: Sizes | None = None) -> tuple[Flatness, ...]:
     """All measures of flatness that some network has.
 
-    Rises of the error are fractions; Hessian numbers are nats, for changes that are fractions of each weight.
+    Rises of the error are fractions; rises of the loss are nats, as Hessian numbers are, for changes that are fractions
+    of each weight. In a ball the loss counts, since that is what the search raises; the error there need not be large.
 
     Args:
         study: The study.
         sizes: Which sizes of the local energy and of bit flips.
 
     Returns:
-        Local energy, bit flips, rise of the error at the worst network of the ball, largest Hessian eigenvalue, trace.
+        Local energy, bit flips, rise of the loss at the worst network of the ball, largest Hessian eigenvalue, trace.
 
     Raises:
         RelationError: If a size was not measured.
@@ -123,13 +124,13 @@ def rise(rises: Rises | None, size: float) -> float | None:
 
 
 def ball(worst: Worst) -> str:
-    """What the worst network was sought in: ``worst rise in a ball of weights, radius 0.1``."""
+    """What the worst network was sought in: ``worst rise of the loss in a ball of weights, radius 0.1``."""
     size = f"radius {worst.radius:g}" if worst.ball == "weights" else f"{100 * worst.radius:g} % of them"
     return f"{WORST} of {worst.ball}, {size}"
 
 
 def _rise_to_worst(network: Member) -> float | None:
-    return None if network.worst is None else network.worst.worst_error - network.worst.error
+    return None if network.worst is None else network.worst.worst_loss - network.worst.loss
 
 
 def _largest(network: Member) -> float | None:
@@ -144,6 +145,18 @@ def distances(study: Study, treatment: Treatment, amount: Amount = "rms_angle") 
         return None if found is None else getattr(found, amount)
 
     return _matrix(study, of)
+
+
+def angles(study: Study, treatment: Treatment) -> Floats:
+    """Distance of each pair ``[networks, networks]`` as an angle in radians, of what the networks compute with.
+
+    Of binary networks arccos(1 - 2 d), d the Hamming fraction: sizes of latent weights change nothing and differ from
+    algorithm to algorithm, so that angles between latent rows would be differences of these. Of others the root mean
+    square angle.
+    """
+    bits = distances(study, treatment, "hamming")
+    measured = np.isfinite(bits).any()
+    return np.arccos(np.clip(1 - 2 * bits, -1, 1)) if measured else distances(study, treatment)
 
 
 def barriers(

@@ -1,20 +1,23 @@
 """The study of flat regions as one document, from its records alone."""
 
 import itertools
+import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from compare.relations.bootstrap import RESAMPLES
 from compare.relations.claims import Claim, Roles, Verdict, claims
 from compare.relations.measures import Sizes
 from compare.report.charts import Chart
-from compare.report.relation_tables import claim_table, correlation_table, embedding_table
+from compare.report.relation_tables import agreement_table, claim_table, correlation_table, embedding_table, rules
 from compare.report.sections import ReportError
 from compare.report.study_charts import study_charts
-from compare.report.study_tables import bends, energies, own, pair_distances, pair_heights, quality, sharpness
+from compare.report.study_prose import NUMBERS, introduction
+from compare.report.study_tables import bends, energies, own, pair_distances, pair_heights, plural, quality, sharpness
+from compare.report.study_training import meanings, training
 from compare.report.table import Table
 from compare.report.tables import TERMS
-from compare.report.text import block, paragraph
+from compare.report.text import WIDTH, block, paragraph
 from compare.runs.record import Provenance
 from compare.runs.study import Study
 
@@ -36,7 +39,7 @@ def document(
             the folder ``NAME``.
         roles: Which algorithms the claims are about, by precision; ``Roles()`` for those that are not named.
         sizes: Which sizes of the local energy and of bit flips claims and correlations use.
-        figures: The pictures by their names; those of ``study_charts`` by default.
+        figures: The charts by their names; by default those of ``study_charts``, which take as long as all the rest.
         resamples: Of the bootstrap.
 
     Returns:
@@ -51,18 +54,35 @@ def document(
     drawn = study_charts(studies, sizes=sizes, resamples=resamples) if figures is None else figures
     blocks = [
         f"# Flat regions on {studies[0].data.name}",
+        *map(paragraph, introduction(studies)),
         _made_by(studies, name),
         paragraph(_lead(studies)),
         paragraph(_count(found)),
-        block(claim_table(studies, found, parts, sizes)),
+        *(block(claim_table(s, found[s.precision], parts[s.precision], sizes)) for s in studies),
+        *([block(agreement_table(found))] if len(studies) > 1 else []),
+        "### How claims are decided",
+        _list(rules()),
+        "### Algorithms",
+        _list(meanings(studies)),
+        block(training(studies)),
         *(
             f"### {chart.title}\n\n![{chart.title}]({name}-{key}.png)\n\n{paragraph(chart.note)}"
             for key, chart in drawn.items()
         ),
         paragraph(TERMS),
+        paragraph(NUMBERS),
         *(block(table) for table in _tables(studies, sizes, resamples) if table.rows),
+        *_notes(studies),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _list(items: Iterable[str]) -> str:
+    """Each under a dash, in lines of one width."""
+    return "\n".join(
+        textwrap.fill(f"- {item}", WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for item in items
+    )
 
 
 def _check(studies: Sequence[Study]) -> None:
@@ -94,7 +114,7 @@ def _made_by(studies: Sequence[Study], name: str) -> str:
 
 
 def _threads(part: Provenance) -> str:
-    return f"{part.threads} {'thread' if part.threads == 1 else 'threads'}"
+    return plural(part.threads, "thread")
 
 
 def _provenances(studies: Sequence[Study]) -> Iterator[Provenance]:
@@ -131,6 +151,14 @@ def _count(found: Mapping[str, Sequence[Claim]]) -> str:
             f"{name}: " + ", ".join(f"{verdict} {numbers[verdict]}" for verdict in order if numbers[verdict])
         )
     return f"Verdicts on the claims below: {'; '.join(sentences)}."
+
+
+def _notes(studies: Sequence[Study]) -> Iterator[str]:
+    """What could not be measured, and of how many pairs."""
+    found = Counter(f"{study.precision}: {note}" for study in studies for pair in study.pairs for note in pair.notes)
+    if found:
+        yield "### Notes"
+        yield _list(f"{note} ({plural(number, 'pair')})" for note, number in found.items())
 
 
 def _tables(studies: Sequence[Study], sizes: Sizes | None, resamples: int) -> Iterator[Table]:

@@ -1,7 +1,7 @@
 """Charts of studies: flatness against test error, barriers as symmetries are removed, networks in a plane."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -10,7 +10,7 @@ import vl_convert
 
 from compare.relations.bootstrap import RESAMPLES
 from compare.relations.intervals import pairs_mean
-from compare.relations.measures import EIGENVALUE, TRACE, Barriers, Sizes, algorithms, barriers, errors, flatness
+from compare.relations.measures import EIGENVALUE, TRACE, WORST, Barriers, Sizes, algorithms, barriers, errors, flatness
 from compare.report.charts import Chart, Row, finished
 from compare.report.landscape_charts import HUES
 from compare.report.plane_charts import plane_chart
@@ -45,9 +45,15 @@ def study_charts(
     return {name: chart for name, chart in charts.items() if chart is not None}
 
 
-def pictures(studies: Sequence[Study], *, sizes: Sizes | None = None, resamples: int = RESAMPLES) -> dict[str, bytes]:
-    """The charts as PNG files, by the names of ``study_charts``."""
-    charts = study_charts(studies, sizes=sizes, resamples=resamples)
+def pictures(
+    studies: Sequence[Study],
+    *,
+    sizes: Sizes | None = None,
+    charts: Mapping[str, Chart] | None = None,
+    resamples: int = RESAMPLES,
+) -> dict[str, bytes]:
+    """The charts as PNG files, by the names of ``study_charts``, which makes ``charts`` where none are given."""
+    charts = study_charts(studies, sizes=sizes, resamples=resamples) if charts is None else charts
     return {name: vl_convert.vegalite_to_png(chart.spec, scale=1.25) for name, chart in charts.items()}
 
 
@@ -56,17 +62,23 @@ def _flatness_chart(studies: Sequence[Study], sizes: Sizes | None) -> Chart | No
     rows = [row for study in studies for row in _flatness_rows(study, sizes)]
     if not rows:
         return None
-    marks = alt.Chart().mark_point(size=60, filled=True, opacity=0.85).encode(
-        x=alt.X("flatness:Q", title="flatness measure of the panel", scale=alt.Scale(zero=False, padding=10)),
-        y=alt.Y("test:Q", title="test error (%)", scale=alt.Scale(zero=False, padding=10)),
-        color=_hue(studies),
-        shape=_shape(studies),
-        tooltip=["network:N", alt.Tooltip("flatness:Q", format=".4~g"), alt.Tooltip("test:Q", format=".2f")],
-    )  # fmt: skip
+    tooltip = ["network:N", alt.Tooltip("flatness:Q", format=".4~g"), alt.Tooltip("test:Q", format=".2f")]
+    scale, few = alt.Scale(zero=False, padding=12), alt.Axis(tickCount=4, labelSeparation=10)
+
+    def marks(first: Row) -> Any:
+        return alt.Chart().mark_point(size=60, filled=True, opacity=0.85).encode(
+            x=alt.X("flatness:Q", title=first["axis"], scale=scale, axis=few),
+            y=alt.Y("test:Q", title="test error (%)", scale=scale, axis=few),
+            color=_hue(studies),
+            shape=_shape(studies),
+            tooltip=tooltip,
+        )  # fmt: skip
+
     return _finished(
         "Flatness against test error",
         "One mark for each network; further right is sharper. Rises of the error in percentage points (pp) of train "
-        "samples, Hessian numbers in nats. Each panel has its own axes, which need not start at 0.",
+        "samples, Hessian numbers in nats. A new row of panels for each precision; each panel has its own axes, which "
+        "need not start at 0.",
         marks,
         rows,
         (250, 180, 3),
@@ -76,19 +88,21 @@ def _flatness_chart(studies: Sequence[Study], sizes: Sizes | None) -> Chart | No
 def _flatness_rows(study: Study, sizes: Sizes | None) -> Iterator[Row]:
     test = errors(study, "test")
     for measure in flatness(study, sizes):
-        curvature = measure.kind in (EIGENVALUE, TRACE)
-        panel = f"{study.precision}: {measure.name}{'' if curvature else ' (pp)'}"
+        curvature = measure.kind in (EIGENVALUE, TRACE, WORST)
+        panel = f"{study.precision}: {measure.name}"
+        axis = f"{'nats' if curvature else 'rise of the error (pp)'}, right is sharper"
         for i, network in enumerate(study.networks):
             if np.isfinite(measure.values[i]) and np.isfinite(test[i]):
                 value = float(measure.values[i]) * (1 if curvature else 100)
-                about = {"panel": panel, "algorithm": network.algorithm, "network": network.name}
+                about: Row = {"precision": study.precision, "panel": panel, "axis": axis}
+                about |= {"algorithm": network.algorithm, "network": network.name}
                 yield {**about, "flatness": value, "test": 100 * float(test[i])}
 
 
 def _barrier_chart(studies: Sequence[Study], resamples: int) -> Chart | None:
     """A panel for each precision and kind of statistics, treatments from left to right."""
     places = _places(_algorithms(studies))
-    rows = [row for how in STATISTICS for study in studies for row in _barrier_rows(study, how, places, resamples)]
+    rows = [row for study in studies for how in STATISTICS for row in _barrier_rows(study, how, places, resamples)]
     if not rows:
         return None
     height = alt.Y("barrier:Q", title="barrier (pp)", scale=alt.Scale(zero=True))
@@ -107,8 +121,8 @@ def _barrier_chart(studies: Sequence[Study], resamples: int) -> Chart | None:
         "Barriers within an algorithm, as symmetries are removed",
         "Mean barrier of the pairs of each algorithm, train samples, in percentage points (pp); bars are 95 % "
         "intervals over networks. From left to right: as trained, in standard form, matched, each on the straight line "
-        "or the geodesic. Each panel has its own vertical axis.",
-        layers,
+        "or the geodesic. A new row of panels for each precision; each panel has its own vertical axis.",
+        lambda _: layers,
         rows,
         (340, 220, 2),
     )
@@ -140,21 +154,22 @@ def _barrier_rows(study: Study, how: Statistics, places: Mapping[str, float], re
         found = pairs_mean(matrix, algorithms(study), lot.where, resamples=resamples)
         if found is not None:
             ends = {} if found.low is None or found.high is None else {"low": 100 * found.low, "high": 100 * found.high}
-            about: Row = {"panel": f"{study.precision}, statistics {how}", "algorithm": lot.name}
+            about: Row = {"precision": study.precision, "panel": f"{study.precision}, statistics {how}"}
+            about["algorithm"] = lot.name
             about |= {"step": f"{treatment}, {path}", "pairs": int((np.isfinite(matrix) & lot.where).sum()) // 2}
             yield {**about, "place": number + places[lot.name], "barrier": 100 * found.value, **ends}
 
 
 def _embedding_chart(studies: Sequence[Study]) -> Chart | None:
-    """The same scale for all panels, and for both directions."""
+    """A row for each precision; the same scale for all panels, and for both directions."""
     rows = [row for study in studies for row in _embedding_rows(study)]
     if not rows:
         return None
     farthest = 1.08 * max(max(abs(row["x"]), abs(row["y"])) for row in rows)
-    scale = alt.Scale(domain=[-farthest, farthest], nice=False)
+    scale, few = alt.Scale(domain=[-farthest, farthest], nice=False), alt.Axis(tickCount=5)
     marks = alt.Chart().mark_point(size=80, filled=True, opacity=0.85).encode(
-        x=alt.X("x:Q", title="radians", scale=scale),
-        y=alt.Y("y:Q", title="radians", scale=scale),
+        x=alt.X("x:Q", title="radians", scale=scale, axis=few),
+        y=alt.Y("y:Q", title="radians", scale=scale, axis=few),
         color=_hue(studies),
         shape=_shape(studies),
         tooltip=["network:N", "algorithm:N"],
@@ -164,7 +179,7 @@ def _embedding_chart(studies: Sequence[Study]) -> Chart | None:
         "Metric multidimensional scaling of the distance matrix (RMS angle, radians): networks in standard form, and "
         "matched. All panels have the same scale. The table of embeddings says how much of the distances two "
         "dimensions show; points that are all equally far apart make a disc.",
-        marks,
+        lambda _: marks,
         rows,
         (300, 300, 2),
     )
@@ -175,7 +190,8 @@ def _embedding_rows(study: Study) -> Iterator[Row]:
         place = "before matching" if treatment == BEFORE_AFTER[0] else "matched"
         panel = f"{study.precision}, {place} (stress {found.stress:.2f})"
         for network, (x, y) in zip(study.networks, found.coordinates, strict=True):
-            about = {"panel": panel, "algorithm": network.algorithm, "network": network.name}
+            about = {"precision": study.precision, "panel": panel}
+            about |= {"algorithm": network.algorithm, "network": network.name}
             yield {**about, "x": float(x), "y": float(y)}
 
 
@@ -193,15 +209,28 @@ def _plane_chart(study: Study) -> Chart | None:
     return plane_chart(plane, points, title=title, split=plane.split)
 
 
-def _finished(title: str, note: str, panel: Any, rows: Sequence[Row], layout: tuple[int, int, int]) -> Chart:
-    """A panel for each value of the rows' ``panel``; ``layout`` is width and height of each, and how many abreast."""
+def _finished(
+    title: str, note: str, marks: Callable[[Row], Any], rows: Sequence[Row], layout: tuple[int, int, int]
+) -> Chart:
+    """A panel for each value of the rows' ``panel``, those of another precision on a new line.
+
+    ``marks`` draws a panel, given its first row; ``layout`` is width and height of each, and how many abreast.
+    """
     width, height, columns = layout
-    order = list(dict.fromkeys(row["panel"] for row in rows))
-    facet = alt.Facet("panel:N", sort=order, title=None, header=alt.Header(labelFontSize=13, labelLimit=400))
-    drawn = panel.properties(width=width, height=height).facet(
-        facet=facet, columns=columns, data=alt.InlineData(values=list(rows))
-    )
-    return Chart(title, note, finished(drawn.resolve_scale(x="independent", y="independent"), title))
+
+    def panel(name: str) -> Any:
+        drawn = marks(next(row for row in rows if row["panel"] == name)).transform_filter(alt.datum.panel == name)
+        header = alt.Title(name, fontSize=13, fontWeight="normal", anchor="middle", limit=width + 60)
+        return drawn.properties(width=width, height=height, title=header)
+
+    lines = []
+    for precision in dict.fromkeys(row["precision"] for row in rows):
+        names = list(dict.fromkeys(row["panel"] for row in rows if row["precision"] == precision))
+        parts = (names[i : i + columns] for i in range(0, len(names), columns))
+        lines += [alt.hconcat(*map(panel, part)) for part in parts]
+    drawn = alt.vconcat(*lines, data=alt.InlineData(values=list(rows)))
+    # Colours and shapes of all panels are the same: one legend.
+    return Chart(title, note, finished(drawn.resolve_scale(color="shared", shape="shared"), title))
 
 
 def _algorithms(studies: Sequence[Study]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Tables of studies: each row a precision and an algorithm, or two, means with intervals over networks."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ from compare.relations.statistics import Booleans
 from compare.report.numbers import MISSING, percent, show
 from compare.report.table import SPLITS, STATISTICS, TREATMENTS, Table
 from compare.runs.record import PathKind, SplitName, Statistics, Treatment
-from compare.runs.study import Bent, Study
+from compare.runs.study import Bent, Study, Worst
 
 Cells = tuple[str, ...]
 
@@ -88,6 +89,11 @@ def _rounded(value: float, digits: int) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
+def plural(number: int, what: str) -> str:
+    """``1 pair``, ``2 pairs``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def names(study: Study) -> tuple[str, ...]:
     """The algorithms, each once, in the order of the study."""
     return tuple(dict.fromkeys(algorithms(study)))
@@ -115,7 +121,7 @@ def quality(studies: Sequence[Study]) -> Table:
                 name,
                 *(percent(_finite(errors(study, split)[chosen])) for split in SPLITS),
                 " or ".join(dict.fromkeys(str(n.parameters) for n in study.networks if n.algorithm == name)),
-                show((n.seconds["training"] for n in study.networks if n.algorithm == name), digits=0),
+                show((n.seconds["training"] for n in study.networks if n.algorithm == name), digits=1),
                 str(int(chosen.sum())),
             )
             for study, name, chosen in _rows(studies)
@@ -160,7 +166,8 @@ _RISES = {
     ),
     "flips": (
         "Flatness: rise of the error with bit flips",
-        "Each binary weight is negated with the probability that the column names.",
+        "Of the binary weights the share that the column names is negated, drawn at random: round(p * bits) of them "
+        "for a share p.",
         "{} %",
     ),
 }
@@ -181,7 +188,7 @@ def _rise_rows(studies: Sequence[Study], what: str, sizes: Sequence[float]) -> I
         if found:
             cells = (percent(v for r in found if (v := rise(r, size)) is not None) for size in sizes)
             worst = max(error for rises in found for error in rises.standard_errors)
-            yield study.precision, name, *cells, f"{100 * worst:.2f}", str(len(found))
+            yield study.precision, name, *cells, percent([worst]), str(len(found))
 
 
 def sharpness(studies: Sequence[Study]) -> Table:
@@ -189,25 +196,44 @@ def sharpness(studies: Sequence[Study]) -> Table:
     balls = (f"{s.precision}: {ball(n.worst)}" for s in studies for n in s.networks if n.worst is not None)
     return Table(
         "Flatness: worst rise in a ball, and curvature",
-        "Worst rise: error at the worst network that was found in a ball, minus the network's own, in percentage "
-        "points (pp). A ball of weights: w (1 + z), root mean square of z at most the radius; of bits: at most that "
-        "share of them negated. Eigenvalue and trace: of the Hessian of the loss (nats) with respect to such z, the "
+        "Worst rise: loss (nats) at the network of the largest loss that was found in a ball, minus the network's own; "
+        "beside it the error there (%), which need not be the largest. A ball of weights: w (1 + z), root mean square "
+        "of z at most the radius; of bits: at most that share of them negated. Eigenvalue and trace: of the Hessian of "
+        "the loss (nats) with respect to such z, the "
         f"largest one found. {'. '.join(dict.fromkeys(balls))}. Mean ± standard deviation over networks. Surrogate: "
         "the search, or the Hessian, followed straight-through gradients, which are no derivative of the error.",
-        ("precision", "algorithm", "worst rise (pp)", "eigenvalue", "trace", "gradient", "networks"),
+        (
+            "precision",
+            "algorithm",
+            "worst rise (nats)",
+            "error there (%)",
+            "eigenvalue",
+            "trace",
+            "gradient",
+            "networks",
+        ),
         tuple(_sharpness_rows(studies)),
         keys=2,
     )
 
 
 def _sharpness_rows(studies: Sequence[Study]) -> Iterator[Cells]:
+    digits = {kind: _decimals(studies, kind) for kind in (WORST, EIGENVALUE, TRACE)}
     for study, name, chosen in _rows(studies):
         found = {measure.kind: list(_finite(measure.values[chosen])) for measure in flatness(study)}
         parts = [part for n in study.networks if n.algorithm == name for part in (n.worst, n.curvature) if part]
         if parts:
             kind = "surrogate" if any(part.surrogate for part in parts) else "exact"
-            cells = (percent(found.get(WORST, ())), *(show(found.get(what, ())) for what in (EIGENVALUE, TRACE)))
-            yield study.precision, name, *cells, kind, str(int(chosen.sum()))
+            higher, *curved = (show(found.get(what, ()), digits=n) for what, n in digits.items())
+            worst = percent(part.worst_error for part in parts if isinstance(part, Worst))
+            yield study.precision, name, higher, worst, *curved, kind, str(int(chosen.sum()))
+
+
+def _decimals(studies: Sequence[Study], kind: str) -> int:
+    """The same for a whole column, 2 to 6: so many that the smallest number keeps two significant digits."""
+    found = (value for s in studies for one in flatness(s) if one.kind == kind for value in one.values.tolist())
+    sizes = [abs(value) for value in found if np.isfinite(value) and value]
+    return min(6, max(2, 1 - math.floor(math.log10(min(sizes))))) if sizes else 2
 
 
 def pair_distances(studies: Sequence[Study], *, resamples: int = RESAMPLES) -> Table:
@@ -231,9 +257,18 @@ def _distance_rows(studies: Sequence[Study], resamples: int) -> Iterator[Cells]:
         for lot in within_and_across(study):
             number = max(_count(matrix, lot.where) for matrix in angles)
             if number:
-                found = [pairs_mean(m, algorithms(study), lot.where, resamples=resamples) for m in (*angles, bits)]
-                cells = [interval_text(one, digits=3) for one in found[:-1]]
-                yield study.precision, lot.name, *cells, interval_text(found[-1], scale=100), str(number)
+                cells = (_pairs_text(study, m, lot, digits=3, resamples=resamples) for m in angles)
+                differ = _pairs_text(study, bits, lot, scale=100, resamples=resamples)
+                yield study.precision, lot.name, *cells, differ, str(number)
+
+
+def _pairs_text(study: Study, matrix: Floats, lot: Lot, *, resamples: int, scale: float = 1.0, digits: int = 2) -> str:
+    """Mean over pairs; ``0`` where each is exactly 0."""
+    measured = matrix[np.isfinite(matrix) & lot.where]
+    if len(measured) and not measured.any():
+        return "0"
+    found = pairs_mean(matrix, algorithms(study), lot.where, resamples=resamples)
+    return interval_text(found, scale=scale, digits=digits)
 
 
 def within_and_across(study: Study) -> tuple[Lot, ...]:
@@ -291,8 +326,7 @@ def _height_rows(
     for lot in lots:
         number = max((_count(matrix, lot.where) for matrix in matrices), default=0)
         if number:
-            found = (pairs_mean(m, algorithms(study), lot.where, resamples=resamples) for m in matrices)
-            cells = (interval_text(one, scale=100) for one in found)
+            cells = (_pairs_text(study, m, lot, scale=100, resamples=resamples) for m in matrices)
             yield wanted[0].statistics, study.precision, lot.name, *cells, str(number)
 
 
@@ -341,9 +375,8 @@ def _bend_cells(found: Sequence[Bent]) -> Cells:
 
 
 def measured_at(study: Study, sizes: Sizes | None) -> str:
-    """Which rises of the error stand for flatness: ``binary: local energy, σ = 0.3``."""
-    found = (measure.name for measure in flatness(study, sizes) if measure.kind in (ENERGY, FLIPS))
-    return f"{study.precision}: {'; '.join(found)}"
+    """Which rises of the error stand for flatness: ``local energy, σ = 0.3``."""
+    return "; ".join(measure.name for measure in flatness(study, sizes) if measure.kind in (ENERGY, FLIPS))
 
 
 def _rows(studies: Sequence[Study]) -> Iterator[tuple[Study, str, Booleans]]:
