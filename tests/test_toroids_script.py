@@ -41,11 +41,11 @@ SMALL = Measures(
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SCRIPT, "RECIPES", {"binary": RECIPES, "full": RECIPES})
+    monkeypatch.setattr(SCRIPT, "recipes", lambda data, epochs: {"binary": RECIPES, "full": RECIPES})
     monkeypatch.setattr(SCRIPT, "ALGORITHMS", tuple(RECIPES))
     monkeypatch.setattr(SCRIPT, "SHAPES", {"digits": Architecture(network="mlp", hidden=(8, 6))})
     monkeypatch.setattr(SCRIPT, "BEND", BendSettings(epochs=1, points=3))
-    monkeypatch.setattr(SCRIPT, "Measures", lambda samples, points: replace(SMALL, samples=samples, points=points))
+    monkeypatch.setattr(SCRIPT, "Measures", lambda samples, points, **_: replace(SMALL, samples=samples, points=points))
 
 
 def _words(folder: Path, *more: str) -> list[str]:
@@ -62,6 +62,8 @@ def _words(folder: Path, *more: str) -> list[str]:
         (["--points", "4"], "--points: expected an odd number from 3 on, .* got 4"),
         (["--images", "1"], "--images: expected at least 100, got 1"),
         (["--bends", "-1"], "--bends: expected at least 0, got -1"),
+        (["--flat-samples", "1"], "--flat-samples: expected at least 2, got 1"),
+        (["--epochs", "0"], "--epochs: expected at least 1, got 0"),
         (["--jobs", "0"], "--jobs: expected a number of processes, or -1 .*, got 0"),
         (["--algorithms", "adam"], "--algorithms: 'full' has none of adam: expected at least one of sgd, rsgd"),
         (["--records"], r"--records: expected records \(\*.json\) in .*toroids-digits"),
