@@ -180,7 +180,7 @@ def _configuration_options(parser: argparse.ArgumentParser, *more: str) -> None:
     """One option for each field of the configuration, named, described and defaulted as there."""
     from compare.runs.configuration import HYPERPARAMETERS, Architecture, Configuration, Training
 
-    hyperparameters = {name for names in HYPERPARAMETERS.values() for name in names}
+    own = {name: default for defaults in HYPERPARAMETERS.values() for name, default in defaults.items()}
     group = parser.add_argument_group("what is run (each may also stand in the --config file)")
     group.add_argument("--config", type=Path, help="TOML file; options win over it")
     tables = (
@@ -191,8 +191,9 @@ def _configuration_options(parser: argparse.ArgumentParser, *more: str) -> None:
     for prefix, model, names in tables:
         for name in names or model.model_fields:
             field = model.model_fields[name]
-            owner = "algorithm" if name in hyperparameters else "precision"
-            known = f"the {owner}'s own" if field.default is None else _as_option(field.default)
+            default = own.get(name, field.default)
+            unset = "that of --learning-rate" if name in own else "the precision's own"
+            known = unset if default is None else _as_option(default)
             group.add_argument(
                 f"--{name.replace('_', '-')}",
                 dest=f"set:{prefix}{name}",
@@ -204,7 +205,7 @@ def _configuration_options(parser: argparse.ArgumentParser, *more: str) -> None:
 
 def _as_option(value: Any) -> str:
     if not isinstance(value, tuple):
-        return str(value)
+        return f"{value:g}" if isinstance(value, float) else str(value)
     return ("/" if value and isinstance(value[0], tuple) else ",").join(map(_as_option, value))
 
 
@@ -287,9 +288,11 @@ def _train(options: argparse.Namespace) -> None:
     describe = f"{family.name}: train seed {options.seed}"
     trained = train_one(family, configuration, data, options.out, seed=options.seed, describe=describe)
     last = trained.history[-1]
+    replicated = configuration.training.algorithm == "rsgd"
+    of_replicas, of_barycentre = (" of the replicas", " of their barycentre") if replicated else ("", "")
     _say(
-        f"{family.name}, {last.epoch} epochs: train error {last.train_error:.2%} (running mean over the last epoch), "
-        f"test error {last.test_error:.2%}\ncheckpoint: {options.out}"
+        f"{family.name}, {last.epoch} epochs: train error {last.train_error:.2%} (running mean{of_replicas} over the "
+        f"last epoch), test error {last.test_error:.2%}{of_barycentre}\ncheckpoint: {options.out}"
     )
 
 

@@ -103,13 +103,15 @@ def build(family: Family, configuration: Configuration, data: Data, *, seed: int
 def training_settings(family: Family, configuration: Configuration) -> TrainingSettings:
     """The family's settings with what the configuration changes."""
     asked = configuration.training
+    given = "algorithm" in asked.model_fields_set  # else the recipe's own, whatever it is
+    chosen = algorithm(asked.algorithm, **asked.hyperparameters()) if given else None
     return family.recipe.settings.changed(
         epochs=asked.epochs,
         batch=asked.batch,
         optimiser=asked.optimiser,
         learning_rate=asked.learning_rate,
         weight_decay=asked.weight_decay,
-        algorithm=algorithm(asked.algorithm, **asked.hyperparameters()),
+        algorithm=chosen,
     )
 
 

@@ -3,8 +3,9 @@
 import copy
 import json
 import re
+import runpy
 from collections import OrderedDict
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from zoo import FAMILIES, difference, pixels
 from compare.cli import main
 from compare.data import Data as LoadedData
 from compare.data import Split as LoadedSplit
+from compare.experiment import training_settings
 from compare.params import parameters
 from compare.runs.configuration import HYPERPARAMETERS, ConfigurationError, configure, folder_name
 from compare.training import (
@@ -508,7 +510,11 @@ def test_the_loop_takes_sam_steps(monkeypatch) -> None:
         (lambda: SAM(rho=0.0), "rho: expected a positive finite number, got 0"),
         (lambda: algorithm("lion"), "algorithm: expected one of plain, rsgd, adv, sam, got 'lion'"),
         (lambda: algorithm("sam", replicas=3), "'sam' has no replicas; its hyperparameters are: rho"),
-        (lambda: algorithm("plain", rho=3), "'plain' has no rho; its hyperparameters are: none"),
+        (
+            lambda: algorithm("plain", rho=3),
+            r"'plain' has no rho; its hyperparameters are: none\. Leave out what it does not have, or choose 'sam'$",
+        ),
+        (lambda: algorithm("sam", momentum=3), r"'sam' has no momentum; .*: rho\. Leave out what it does not have$"),
         (lambda: replace(SETTINGS, algorithm="sam"), "expected one such as compare.training.SAM"),
         (
             lambda: replace(SETTINGS, optimiser="bop", algorithm=SAM()),
@@ -523,7 +529,27 @@ def test_what_does_not_fit_is_refused(made, message) -> None:
 
 
 def test_the_configuration_knows_every_hyperparameter() -> None:
-    assert {name: tuple(f.name for f in fields(kind)) for name, kind in ALGORITHMS.items()} == HYPERPARAMETERS
+    """And its default, in the same order: the two are written apart, since help comes without torch."""
+    known = {name: list(own.items()) for name, own in HYPERPARAMETERS.items()}
+    assert {name: list(asdict(kind()).items()) for name, kind in ALGORITHMS.items()} == known
+
+
+def test_help_tells_the_defaults_of_hyperparameters(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "the algorithm's own" not in text
+    for option, default in [
+        ("replicas", "3"),
+        ("coupling", "1"),
+        ("growth", "10000"),
+        ("spread", "0.3"),
+        ("random-epochs", "50"),
+        ("random-error", "0"),
+        ("random-learning-rate", "that of --learning-rate"),
+        ("rho", "0.05"),
+    ]:
+        assert re.search(rf" --{option} [A-Z_]+ [^-][^()]*(\([^()]*\)[^()]*)*\(default: {default}\)", text), option
 
 
 def test_configurations_of_plain_training_keep_their_identity() -> None:
@@ -543,9 +569,24 @@ def test_configurations_of_plain_training_keep_their_identity() -> None:
     [
         (
             {"training.algorithm": "sam", "training.replicas": "3"},
-            "'sam' has no replicas; its hyperparameters are: rho",
+            r"'sam' has no replicas; its hyperparameters are: rho. "
+            "--replicas belongs to --algorithm rsgd: add that, or leave it out$",
         ),
-        ({"training.rho": "0.1"}, "'plain' has no rho; its hyperparameters are: none"),
+        (
+            {"training.rho": "0.1"},
+            r"'plain' has no rho; its hyperparameters are: none\. "
+            "--rho belongs to --algorithm sam: add that, or leave it out$",
+        ),
+        (
+            {"training.rho": "0.1", "training.random_epochs": "3", "training.random_error": "0"},
+            r"no random_epochs, random_error, rho; .*none\. --random-epochs, --random-error belong to --algorithm adv: "
+            "add that, or leave them out; --rho belongs to --algorithm sam: add that, or leave it out$",
+        ),
+        (
+            {"training.algorithm": "rsgd", "training.optimiser": "bop"},
+            "training: the algorithm 'rsgd' does not go with the optimiser 'bop'.*barycentre. Use the optimiser 'adam'",
+        ),
+        ({"training.algorithm": "sam", "training.optimiser": "bop"}, "'sam' does not go with .*no sign"),
         ({"training.algorithm": "lion"}, r"algorithm \(--algorithm\): got 'lion', expected 'plain', 'rsgd'"),
         ({"training.algorithm": "sam", "training.rho": "0"}, r"rho \(--rho\): got '0', expected greater than 0"),
         ({"training.algorithm": "adv", "training.random_error": "1"}, r"random_error \(--random-error\)"),
@@ -575,7 +616,18 @@ def test_the_command_line_trains_with_it(tmp_path, capsys, words, expected) -> N
     assert described["settings"]["algorithm"].items() >= {"name": words[1], **expected}.items()
     assert ("coupling" in described["history"][0]) == (words[1] == "rsgd")
     assert described["history"][0].get("random_labels", False) == (words[1] == "adv")
-    assert "test error" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert ("(running mean of the replicas over the last epoch), test error" in told) == (words[1] == "rsgd")
+    assert ("% of their barycentre\n" in told) == (words[1] == "rsgd")
+    assert "test error" in told
+
+
+def test_a_dry_run_refuses_bop_where_it_does_not_belong(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["run", "--precisions", "binary", "--optimiser", "bop", "--dry-run", "--algorithm"]
+    assert main([*words, "rsgd"]) == 2
+    assert "compare-nets run: error: the options: training: the algorithm 'rsgd' does" in capsys.readouterr().err
+    assert main([*words, "adv"]) == 0
 
 
 def test_the_progress_line_tells_what_the_algorithm_does(monkeypatch) -> None:
@@ -594,4 +646,61 @@ def test_the_guides_example_runs(capsys) -> None:
     guide = (Path(__file__).parents[1] / "docs/algorithms.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     exec(example, {})
-    assert len(capsys.readouterr().out.split()) == 3
+    assert re.fullmatch(
+        r"test error of the barycentre [\d.]+%, coupling [\d.e+]+, distance [\d.e-]+\n", capsys.readouterr().out
+    )
+
+
+def test_the_guide_tells_every_hyperparameter_and_its_default() -> None:
+    guide = (Path(__file__).parents[1] / "docs/algorithms.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| .* \| (.*) \|$", guide, re.MULTILINE)
+    told = [(owner, name, default) for owner, name, default in rows if owner in ALGORITHMS]
+    assert told == [
+        (owner, name, "that of the true labels" if default is None else f"{default:g}")
+        for owner, own in HYPERPARAMETERS.items()
+        for name, default in own.items()
+    ]
+
+
+def test_the_guide_marks_the_settings_of_the_study() -> None:
+    """Whatever the study's recipes hold stands in a marked row, and no other row is marked."""
+    root = Path(__file__).parents[1]
+    script = runpy.run_path(str(root / "scripts" / "reproduce_toroids.py"))
+    studied = [(name, s) for name, own in script["recipes"]("mnist", 20).items() for s in own.values()]
+    guide = (root / "docs/algorithms.md").read_text()
+    rows = re.findall(r"^\| (full|binary) \| `(\w+)` \| (\w+), ([\d.]+) \| (.*?) ?\|.* \| yes \|$", guide, re.MULTILINE)
+    marked = {
+        (precision, name, optimiser.lower(), float(rate), tuple(sorted(_numbers(given).items())))
+        for precision, name, optimiser, rate, given in rows
+    }
+    assert len(rows) == len(marked)
+    assert marked == {
+        (precision, s.algorithm.name, s.optimiser, s.learning_rate, tuple(sorted(_changed(s.algorithm).items())))
+        for precision, s in studied
+    }
+    for _, s in studied:
+        assert (s.epochs, s.batch, s.weight_decay, getattr(s.algorithm, "replicas", 3)) == (20, 100, 0.0, 3)
+
+
+def _numbers(cell: str) -> dict[str, float]:
+    return {name: float(value) for name, value in re.findall(r"`(\w+)` ([\d.e]+)", cell)}
+
+
+def _changed(chosen) -> dict[str, float]:
+    """What a marked row tells: all hyperparameters of rsgd but the number of replicas, of others what is no default."""
+    own = {name: value for name, value in asdict(chosen).items() if name != "replicas"}
+    defaults = {} if chosen.name in ("rsgd", "sam") else asdict(type(chosen)())
+    return {name: value for name, value in own.items() if name not in defaults or defaults[name] != value}
+
+
+def test_a_recipe_keeps_its_own_algorithm_unless_another_is_asked_for() -> None:
+    family = FAMILIES["full"][1]
+    own = replace(family.recipe.settings, algorithm=SAM(rho=0.2))
+    family = replace(family, recipe=replace(family.recipe, settings=own))
+    asked = {"training.algorithm": "rsgd", "training.replicas": 4}
+    for options, expected in (
+        ({"training.epochs": 3}, SAM(rho=0.2)),
+        ({"training.algorithm": "plain"}, Plain()),
+        (asked, RSGD(replicas=4)),
+    ):
+        assert training_settings(family, configure(options)).algorithm == expected

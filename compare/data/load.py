@@ -68,7 +68,9 @@ def _source(name: str, root: str | os.PathLike[str] | None, *, download: bool, s
     download = download and name in _READERS
     if root is None and not download:
         remedy = "give the folder that holds them (root=, --data-root)"
-        remedy += ", or let them be fetched (download=True, --download)" if name in _READERS else ""
+        remedy += (
+            ", or let them be fetched (download=True, or `compare-nets run --download`)" if name in _READERS else ""
+        )
         raise DataError(f"{name}: needs files, and no folder was given; {remedy}")
     folder = cache() if root is None else Path(root).expanduser()
     if not download and not folder.is_dir():
@@ -89,7 +91,7 @@ def _stored(name: str, root: Path, *, download: bool) -> Source:
         raise DataError(
             f"{name}: its files are not there, or not all of them. Looked for {expected}; "
             f"in {' and in '.join(map(_described, places))}. "
-            "Put them there, or let them be fetched (download=True, --download)."
+            "Put them there, or let them be fetched (download=True, or `compare-nets run --download`)."
         )
     fetch(name, root / name)
     source = read(root / name)

@@ -42,13 +42,28 @@ _SHAPES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-# The fields of Training that each algorithm has; none of them may be given with another.
-HYPERPARAMETERS: Mapping[str, tuple[str, ...]] = {
-    "plain": (),
-    "rsgd": ("replicas", "coupling", "growth", "spread"),
-    "adv": ("random_epochs", "random_error", "random_learning_rate"),
-    "sam": ("rho",),
+HYPERPARAMETERS: Mapping[str, Mapping[str, float | None]] = {
+    "plain": {},
+    "rsgd": {"replicas": 3, "coupling": 1.0, "growth": 1e4, "spread": 0.3},
+    "adv": {"random_epochs": 50, "random_error": 0.0, "random_learning_rate": None},
+    "sam": {"rho": 0.05},
 }
+"""The fields of Training that each algorithm has, none of which may be given with another, and the algorithm's own
+defaults: those of ``compare.training.algorithms``, said again for help texts, which are to come without torch."""
+
+WITHOUT_BOP: Mapping[str, str] = {
+    "rsgd": "they cannot approach a barycentre",
+    "sam": "a small move changes no sign",
+}
+"""Algorithms that do not go with the optimiser Bop, whose weights are only ever +1 and -1, and why."""
+
+
+def without_bop(algorithm: str) -> str:
+    """Why an algorithm of ``WITHOUT_BOP`` does not go with Bop, and what does."""
+    return (
+        f"the algorithm {algorithm!r} does not go with the optimiser 'bop', whose weights are only ever +1 and -1: "
+        f"{WITHOUT_BOP[algorithm]}. Use the optimiser 'adam' or 'sgd'"
+    )
 
 
 class ConfigurationError(CompareError, ValueError):
@@ -105,8 +120,15 @@ class Training(Frozen):
         if foreign:
             own = ", ".join(HYPERPARAMETERS[self.algorithm]) or "none"
             raise ValueError(
-                f"the algorithm {self.algorithm!r} has no {', '.join(foreign)}; its hyperparameters are: {own}"
+                f"the algorithm {self.algorithm!r} has no {', '.join(foreign)}; its hyperparameters are: {own}. "
+                f"{_owners(foreign)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _goes_with_the_optimiser(self) -> "Training":
+        if self.optimiser == "bop" and self.algorithm in WITHOUT_BOP:
+            raise ValueError(without_bop(self.algorithm))
         return self
 
     @model_serializer(mode="wrap")
@@ -323,6 +345,17 @@ def _where_it_belongs(name: str, tables: list[str]) -> str:
         return ": it belongs to the top of the file, before any table"
     known = (_TABLES[tables[0]] if tables else Configuration).model_fields
     return f": expected one of {', '.join(known)}{_nearest(name, known)}"
+
+
+def _owners(hyperparameters: Collection[str]) -> str:
+    """Which algorithm each of them belongs to, and what to do."""
+    said = []
+    for algorithm, own in HYPERPARAMETERS.items():
+        options = [f"--{name.replace('_', '-')}" for name in hyperparameters if name in own]
+        if options:
+            belong, them = ("belong", "them") if len(options) > 1 else ("belongs", "it")
+            said.append(f"{', '.join(options)} {belong} to --algorithm {algorithm}: add that, or leave {them} out")
+    return "; ".join(said)
 
 
 def _nearest(name: str, known: Collection[str]) -> str:

@@ -139,8 +139,11 @@ def algorithm(name: str, **hyperparameters: Any) -> Algorithm:
     known = [field.name for field in fields(ALGORITHMS[name])]
     foreign = sorted(hyperparameters.keys() - set(known))
     if foreign:
+        owners = [kind.name for kind in ALGORITHMS.values() if {field.name for field in fields(kind)} & set(foreign)]
+        others = f", or choose {' or '.join(map(repr, owners))}" if owners else ""
         raise SettingsError(
-            f"the algorithm {name!r} has no {', '.join(foreign)}; its hyperparameters are: {', '.join(known) or 'none'}"
+            f"the algorithm {name!r} has no {', '.join(foreign)}; its hyperparameters are: "
+            f"{', '.join(known) or 'none'}. Leave out what it does not have{others}"
         )
     return ALGORITHMS[name](**hyperparameters)
 

@@ -7,7 +7,8 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from torch import Tensor, nn
 
-from compare.training.algorithms import RSGD, SAM, Algorithm, Plain, SettingsError, algorithm, described
+from compare.runs.configuration import WITHOUT_BOP, without_bop
+from compare.training.algorithms import Algorithm, Plain, SettingsError, algorithm, described
 
 OptimiserName: TypeAlias = Literal["adam", "sgd", "bop"]
 
@@ -34,10 +35,6 @@ class Optimiser(Protocol):
 
 
 _PLAIN = Plain()
-_WHY: Mapping[str, str] = {
-    "rsgd": "they cannot approach a barycentre",
-    "sam": "a small move changes no sign",
-}
 
 
 @dataclass(frozen=True)
@@ -84,11 +81,8 @@ class TrainingSettings:
                 f"algorithm: expected one such as compare.training.SAM(rho=0.1), got {self.algorithm!r}; "
                 "compare.training.algorithm makes one from its name"
             )
-        if self.optimiser == "bop" and isinstance(self.algorithm, RSGD | SAM):
-            raise SettingsError(
-                f"algorithm: {self.algorithm.name!r} does not go with the optimiser 'bop', whose weights are only ever "
-                f"+1 and -1: {_WHY[self.algorithm.name]}. Use 'adam' or 'sgd'"
-            )
+        if self.optimiser == "bop" and self.algorithm.name in WITHOUT_BOP:
+            raise SettingsError(without_bop(self.algorithm.name))
 
     def changed(self, **given: Any) -> "TrainingSettings":
         """These settings with those given that are not None."""
