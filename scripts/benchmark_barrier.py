@@ -201,10 +201,12 @@ def _findings(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"- {name}, interpolated: {found:.3f} of the plain loop's time, {verdict} the {limit} that is the aim."
     for name, kinds in record["differences"].items():
         for how, found in kinds.items():
-            yield (
-                f"- {name}, {how}: at no point more than {found['samples']:.0f} of {record['samples']:,} samples "
-                f"counted otherwise than by the plain loop, losses equal to a relative {found['loss']:.1g}."
+            counted = (
+                f"at some point {found['samples']:.0f} of {record['samples']:,} samples counted otherwise than"
+                if found["samples"]
+                else "every sample counted as"
             )
+            yield f"- {name}, {how}: {counted} by the plain loop, losses equal to a relative {found['loss']:.1g}."
 
 
 def _processor() -> str:

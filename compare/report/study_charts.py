@@ -176,7 +176,7 @@ def _embedding_chart(studies: Sequence[Study]) -> Chart | None:
     )  # fmt: skip
     return _finished(
         "Networks in a plane, before matching and after",
-        "Metric multidimensional scaling of the distance matrix (RMS angle, radians): networks in standard form, and "
+        "Metric multidimensional scaling of the distance matrix (angles, radians): networks in standard form, and "
         "matched. All panels have the same scale. The table of embeddings says how much of the distances two "
         "dimensions show; points that are all equally far apart make a disc.",
         lambda _: marks,
