@@ -72,6 +72,8 @@ def rules() -> tuple[str, ...]:
         "bends of one pair the lowest; where no two share a network, bends are resampled, else networks. The table "
         f"gives the number of bends in place of that of networks. Fewer than {BENDS} bends of which no two share a "
         "network decide nothing.",
+        "Where an algorithm that seeks flat minima is not flatter than plain training, its settings have not found "
+        "what it seeks: claims on its distances and barriers are then on these settings, not on flat minima.",
         "Intervals are for single claims, not for all at once, and for more networks of these algorithms on these "
         "data; with 5 networks of an algorithm they cover nearer 90 % than 95 where networks differ by themselves, and "
         "are wider than they need be where only pairs do. Networks of one number see samples in one order in all "
