@@ -8,13 +8,11 @@ from torch import nn
 from compare.data import Split
 from compare.evaluation import Evaluation, error_curves
 from compare.evaluation.statistics import has_statistics
-from compare.geometry import AntipodalError, barrier, distances, geodesic_path, linear_path
+from compare.geometry import PATHS, AntipodalError, barrier, distances
 from compare.params import Params
 from compare.runs import record
 from compare.runs.part import PathKind, SplitName, Statistics, Treatment
 from compare.symmetry import Graph, Match, match, standard_form
-
-_PATHS = {"linear": linear_path, "geodesic": geodesic_path}
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class Bench:
         self, treatment: Treatment, ends: tuple[Params, Params], kind: PathKind, statistics: Statistics
     ) -> Iterator[record.Curve]:
         """One path with one kind of statistics, on each split."""
-        path = _PATHS[kind](self.graph, *ends)
+        path = PATHS[kind](self.graph, *ends)
         describe = self.describe and f"{self.describe}: {treatment}, {kind}, {statistics}"
         found = error_curves(
             *(self.model, path, self.splits, self.ts),

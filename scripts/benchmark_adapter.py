@@ -12,7 +12,6 @@ FOLDER/adapter.md, made from it alone. One thread.
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +33,7 @@ from compare import networks
 from compare.family import Family
 from compare.params import Params, parameters
 from compare.runs import write_text
-from compare.runs.provenance import provenance
+from compare.runs.provenance import processor, provenance
 
 SIZES = (784, 512, 512, 10)
 POINTS = 25
@@ -231,14 +230,6 @@ def _findings(seconds: Mapping[str, Mapping[str, list[float]]]) -> Iterator[str]
         yield f"- {name}: {whole:.2f} times, {verdict} the {LIMIT} that is the aim; {single}."
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "processor not known"
-
-
 def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     words = [f" --{name} {getattr(arguments, name)}" for name, usual in _USUAL.items() if
@@ -251,7 +242,7 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     check(found)
     return {
         "provenance": provenance(threads=1, command=command).model_dump(mode="json"),
-        "processor": _processor(),
+        "processor": processor(),
         "versions": {name: metadata.version(name) for name in ("torch", "brevitas", "numpy", "scipy")},
         "sizes": SIZES,
         "points": POINTS,

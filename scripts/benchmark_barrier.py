@@ -11,7 +11,6 @@ each round. Writes FOLDER/barrier.json and FOLDER/barrier.md, made from it alone
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +32,7 @@ from compare.evaluation.statistics import calibrator
 from compare.family import Family
 from compare.params import Params, call_in_place, parameters
 from compare.runs import write_text
-from compare.runs.provenance import provenance
+from compare.runs.provenance import processor, provenance
 
 SIZES = (784, 512, 512, 512, 10)
 POINTS = 25
@@ -209,14 +208,6 @@ def _findings(record: Mapping[str, Any]) -> Iterator[str]:
             yield f"- {name}, {how}: {counted} by the plain loop, losses equal to a relative {found['loss']:.1g}."
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "processor not known"
-
-
 def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     words = [f" --{name} {getattr(arguments, name)}" for name, usual in _USUAL.items() if
@@ -229,7 +220,7 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     differences = {name: {how: check(case, how) for how in STATISTICS} for name, case in cases.items()}
     return {
         "provenance": provenance(threads=1, command=command).model_dump(mode="json"),
-        "processor": _processor(),
+        "processor": processor(),
         "versions": {name: metadata.version(name) for name in ("torch", "numba", "numpy")},
         "sizes": SIZES,
         "points": POINTS,

@@ -12,7 +12,6 @@ import argparse
 import functools
 import importlib.util
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from tqdm import tqdm
 import fullprecision
 from compare.params import Params, parameters
 from compare.runs import write_text
-from compare.runs.provenance import provenance
+from compare.runs.provenance import processor, provenance
 from compare.symmetry import Graph, Match, match, random_element, standard_form, trace
 
 ROOT = Path(__file__).parents[1]
@@ -210,14 +209,6 @@ def _show(bar: Any, network: str, text: str) -> None:
     bar.set_description_str(f"{network}: {text}")
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "processor not known"
-
-
 def main() -> None:
     """Measure, or read the record, and write the document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -245,7 +236,7 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     bar = tqdm(bar_format="{desc} [{elapsed}]", disable=None)
     record: dict[str, Any] = {
         "provenance": provenance(threads=1, command=command).model_dump(mode="json"),
-        "processor": _processor(),
+        "processor": processor(),
     }
     if arguments.pair:
         record["pair"] = on_the_pair(arguments.pair, arguments.seeds, lambda text: bar.set_description_str(text))

@@ -12,7 +12,6 @@ samples by torch, measured in turn with it, one thread unless stated. The costs 
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +31,7 @@ from compare.experiment import build
 from compare.geometry import linear_path
 from compare.params import Params, call
 from compare.runs import read_configuration, write_text
-from compare.runs.provenance import provenance
+from compare.runs.provenance import processor, provenance
 from compare.symmetry import Graph, match, standard_form, trace
 from compare.training.checkpoint import read_checkpoint
 
@@ -67,7 +66,7 @@ def measured(run: Path, data_root: Path | None, command: str) -> dict[str, Any]:
     changes = binarynets.flip_neighbourhood(model, a, test.x, test.y)
     return {
         "provenance": provenance(threads=1, command=command).model_dump(mode="json"),
-        "processor": _processor(),
+        "processor": processor(),
         "model": " - ".join(str(len(w)) for w in [model[1].weight.T, *(p for p in model.parameters() if p.ndim > 1)]),
         "data": configuration.data,
         "configuration": configuration.model_dump(mode="json", exclude_none=True),
@@ -335,14 +334,6 @@ def _cost(record: dict[str, Any]) -> Iterator[str]:
 
 def _shown(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "processor not known"
 
 
 def main() -> None:

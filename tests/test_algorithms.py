@@ -41,7 +41,7 @@ from compare.training import (
 from compare.training import loop as loop_module
 from compare.training.descent import of_the_batch, of_the_worst_nearby
 from compare.training.phases import permuted
-from compare.training.replicas import Replicas, barycentre, coupling, pulled, squared_distances
+from compare.training.replicas import Replicas, _displace_, barycentre, coupling, pulled, squared_distances
 
 
 @dataclass(frozen=True)
@@ -326,6 +326,14 @@ def test_a_network_without_normalisation_has_a_barycentre_too() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3))
     trained = _train("full", model=model, settings=replace(SETTINGS, learning_rate=1e-3, algorithm=CHOSEN["rsgd"]))
     assert sorted(trained.params) == ["1.bias", "1.weight", "3.bias", "3.weight"]
+
+
+def test_a_weight_of_one_entry_stays_where_it_is() -> None:
+    model = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 3))
+    before = parameters(model)
+    _displace_(model, 0.5, seed=0)
+    assert torch.equal(parameters(model)["0.weight"], before["0.weight"])
+    assert not torch.equal(parameters(model)["1.weight"], before["1.weight"])
 
 
 def test_replicas_that_start_at_one_point_are_refused() -> None:

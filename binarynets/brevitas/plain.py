@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from binarynets import layers as own
 from binarynets.brevitas.checks import check_model, is_of_brevitas, settled
 from binarynets.brevitas.errors import BrevitasError
-from binarynets.brevitas.layers import Activation, Map, Pool, Read, Sum, TensorNorm, Unread, effective_tensors
+from binarynets.brevitas.layers import Activation, Map, Pool, Sum, TensorNorm, Unread, effective_tensors
 from binarynets.brevitas.weights import is_plain_sign
 from compare.params import Params, check, parameters
 
@@ -393,8 +393,3 @@ def _compare(model: nn.Module, found: nn.Module, x: Tensor) -> None:
             "layer does more than is known of it (a latent of two layers that one of them clamps in place, a quantiser "
             "that is called inside the forward). If it is none of these, please report it, with the model"
         )
-
-
-def is_read(model: nn.Module) -> bool:
-    """Whether the model is what ``plain`` gave."""
-    return isinstance(model, Plain) or any(isinstance(module, Read) for module in model.modules())

@@ -94,8 +94,8 @@ def curvature(
         params: Parameters and buffers by name; not changed.
         samples: Inputs and classes, for instance a part of ``data.train``.
         names: Tensors of ``params`` to differentiate by, for instance the weights of ``graph.layers``.
-        surrogate: Whether some function between these and the loss is a step function with a gradient of its own: any
-            ``layer.binarised``, ``layer.quantised`` or ``layer.step`` of ``graph.layers``.
+        surrogate: Whether some function between these and the loss is a step function with a gradient of its own:
+            ``graph.straight_through``.
         count: Number of eigenvalues.
         probes: Number of random sign vectors for the trace, at least 2.
         coordinates: ``"weights"``: the entries themselves; ``"relative"``: fractions of each entry.

@@ -96,8 +96,8 @@ def sharpness(
         samples: Inputs and classes, for instance a part of ``data.train``.
         radius: Root mean square of z over all entries of the tensors together.
         names: Tensors of ``params`` that move, for instance the weights of ``graph.layers``.
-        surrogate: Whether some function between these and the loss is a step function with a gradient of its own: any
-            ``layer.binarised``, ``layer.quantised`` or ``layer.step`` of ``graph.layers``.
+        surrogate: Whether some function between these and the loss is a step function with a gradient of its own:
+            ``graph.straight_through``.
         steps: Gradient steps from each start.
         restarts: Random starts beside the network itself.
         seed: Of the random starts.

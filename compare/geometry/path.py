@@ -164,3 +164,10 @@ def _arc(name: str, coordinate: Coordinate, a: Params, b: Params) -> _Arc:
             "Use linear_path, or move one of the networks a little"
         )
     return _Arc(start, end, theta, a[name])
+
+
+PATHS: Mapping[Literal["linear", "geodesic"], Callable[[Charted, Params, Params], Path]] = {
+    "linear": linear_path,
+    "geodesic": geodesic_path,
+}
+"""What makes a path, by its kind."""

@@ -73,6 +73,15 @@ def _version(name: str) -> str:
         return "not installed"
 
 
+def processor() -> str:
+    """The processor's name, as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "processor not known"
+
+
 def command_line() -> str:
     """The command as typed, absolute paths by their last part alone: they say nothing on another machine."""
     program = Path(sys.argv[0])

@@ -4,7 +4,7 @@ import time
 
 from compare.evaluation import Curve, error_curve
 from compare.evaluation.plane import error_plane
-from compare.geometry import geodesic_path, linear_path
+from compare.geometry import PATHS
 from compare.geometry.plane import plane
 from compare.params import Params, check, parameters
 from compare.runs.part import Treatment
@@ -14,8 +14,6 @@ from compare.study.site import Origin, Site
 from compare.training.bend import Bend as TrainedBend
 from compare.training.bend import BendSettings, train_bend
 from compare.treatments import Bench, treated
-
-_STRAIGHT = {"linear": linear_path, "geodesic": geodesic_path}
 
 
 def pair(site: Site, names: tuple[str, str], a: Params, b: Params, origin: Origin, *, seed: int = 0) -> Pair:
@@ -140,7 +138,7 @@ def _bent(site: Site, ends: tuple[Params, Params], settings: BendSettings, seed:
 def _bend_record(site: Site, treatment: Treatment, found: TrainedBend, curve: Curve) -> Bent:
     """What one kind of statistics gives of a bend; its target is above the ends as this curve has them."""
     kind = found.settings.pieces
-    straight = _STRAIGHT[kind](site.graph, found.path.a, found.path.b)
+    straight = PATHS[kind](site.graph, found.path.a, found.path.b)
     errors = error_curve(
         site.model,
         straight,

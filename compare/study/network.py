@@ -89,7 +89,9 @@ def _worst(site: Site, form: Params) -> Worst:
         flip_sharpness(site.model, form, site.flat, measures.flipped, names=bits)
         if bits
         else sharpness(
-            *(site.model, form, site.flat, measures.radius), names=_names(site.graph), surrogate=_surrogate(site.graph)
+            *(site.model, form, site.flat, measures.radius),
+            names=_names(site.graph),
+            surrogate=site.graph.straight_through,
         )
     )
     return Worst(
@@ -115,7 +117,7 @@ def _curvature(site: Site, form: Params) -> Curvature | None:
     found = curvature(
         *(site.model, weights, samples),
         names=_names(site.graph),
-        surrogate=_surrogate(site.graph),
+        surrogate=site.graph.straight_through,
         count=count,
         coordinates="relative",
     )
@@ -127,8 +129,3 @@ def _curvature(site: Site, form: Params) -> Curvature | None:
         trace_standard_error=found.trace_error,
         surrogate=found.surrogate,
     )
-
-
-def _surrogate(graph: Graph) -> bool:
-    """Whether straight-through gradients stand in somewhere."""
-    return any(layer.binarised or layer.quantised or layer.step for layer in graph.layers)

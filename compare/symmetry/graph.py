@@ -193,6 +193,11 @@ class Graph:
         return frozenset(layer.weight for layer in self.layers if layer.binarised)
 
     @property
+    def straight_through(self) -> bool:
+        """Whether straight-through gradients stand in for those of some weight or activation."""
+        return any(layer.binarised or layer.quantised or layer.step for layer in self.layers)
+
+    @property
     def stepping(self) -> frozenset[str]:
         """Names of thresholds of real-valued pre-activations, which step to the next float when they are negated."""
         return frozenset(layer.threshold for layer in self.layers if layer.threshold and not layer.integer)

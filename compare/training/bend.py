@@ -16,7 +16,7 @@ from compare.errors import CompareError
 from compare.evaluation import Curve, Samples, error_curve, re_estimated
 from compare.evaluation.curve import Statistics
 from compare.evaluation.statistics import StatisticsError, calibrator, has_statistics
-from compare.geometry import BentPath, Lengths, bent_path, geodesic_path, lengths, linear_path, sphere
+from compare.geometry import PATHS, BentPath, Lengths, bent_path, lengths, sphere
 from compare.geometry.bend import Pieces, check_pieces, halves
 from compare.geometry.path import Charted, Path
 from compare.params import Coordinate, Params, call_in_place
@@ -24,8 +24,6 @@ from compare.progress import progress
 from compare.seeds import derived
 from compare.training.descent import TrainingError
 from compare.training.settings import Recipe
-
-_STRAIGHT = {"linear": linear_path, "geodesic": geodesic_path}
 
 # Cosine of the angle (0.01) below which chord and arc are one to 1e-5, while arccos loses digits in float32.
 _NEAR = 1 - 5e-5
@@ -178,7 +176,7 @@ def train_bend(
     """
     began = time.perf_counter()
     settings = settings or BendSettings()
-    straight = _STRAIGHT[settings.pieces](graph, a, b)
+    straight = PATHS[settings.pieces](graph, a, b)
     grid = _grid(model, measured or samples, samples, calibration, settings)
     target = max(grid.error(straight, t) for t in (0.0, 1.0)) + settings.tolerance
     middle = _Middle(model, graph, straight, recipe, settings)
