@@ -165,10 +165,11 @@ def document(found: Sequence[Member], studied: Mapping[str, Sequence[TrainingSet
     seconds = sum(sum(each.seconds.values()) for each in found)
     table = Table(
         f"{len(found)} trials, one network each",
-        "Errors in % of all training and all test images. Local energy: rise of the error, in percentage points, under "
-        f"noise that multiplies weights in standard form, on {found[0].energy.samples} training images, mean ± standard "
-        f"error over {found[0].energy.draws} draws; flips: the same of that fraction of binary weights negated. Random "
-        "labels: training error in % in the last epoch on them. All: SGD with Nesterov momentum 0.9, no weight decay.",
+        "Errors in % of all training and all test images. Local energy: rise of the error, in percentage points, "
+        f"under noise that multiplies weights in standard form, on {found[0].energy.samples} training images, mean ± "
+        f"standard error over {found[0].energy.draws} draws; flips: the same of that fraction of binary weights "
+        "negated. Random labels: training error in % in the last epoch on them. SGD is with Nesterov momentum 0.9; no "
+        "weight decay.",
         (
             *("precision", "algorithm", "optimiser", "learning rate", "hyperparameters"),
             *("random labels (%)", "train (%)", "test (%)"),
@@ -184,9 +185,9 @@ def document(found: Sequence[Member], studied: Mapping[str, Sequence[TrainingSet
             (
                 "# Trials of the algorithms' settings",
                 paragraph(
-                    "One network decides nothing about tenths of a percentage point: trials show which settings fit the "
-                    "training data, and roughly how flat what they find is. The study took its settings by training error "
-                    "and flatness, both on training images; test errors were in sight."
+                    "One network decides nothing about tenths of a percentage point: trials show which settings fit "
+                    "the training data, and roughly how flat what they find is. The study took its settings by "
+                    "training error and flatness, both on training images; test errors were in sight."
                 ),
                 block(table),
                 paragraph(f"Made at revision {first.revision} from [records]({name}.json) with"),
