@@ -55,6 +55,10 @@ def trials(epochs: int) -> dict[str, tuple[TrainingSettings, ...]]:
                     (0.1, 0.0005, 1e6, 0.03),
                     (0.2, 0.001, 1e6, 0.03),
                     (0.2, 0.0002, 1e7, 0.03),
+                    (0.2, 0.0002, 1e5, 0.03),
+                    (0.2, 0.00002, 1e7, 0.03),
+                    (0.2, 0.00002, 1e6, 0.03),
+                    (0.2, 0.000002, 1e8, 0.03),
                 )
             ),
             *_rates(replace(full, algorithm=ADV(random_epochs=2 * epochs)), 0.05, 0.1, 0.2),
@@ -73,11 +77,13 @@ def trials(epochs: int) -> dict[str, tuple[TrainingSettings, ...]]:
                     (0.01, 1.0, 1e6, 0.1),
                     (0.01, 0.2, 1e7, 0.03),
                     (0.01, 0.02, 1e7, 0.03),
+                    (0.01, 0.2, 1e5, 0.03),
+                    (0.03, 0.2, 1e7, 0.03),
                 )
             ),
-            *_rates(replace(binary, algorithm=ADV(random_epochs=3 * epochs)), 0.003, 0.01),
+            *_rates(replace(binary, algorithm=ADV(random_epochs=3 * epochs)), 0.003, 0.01, 0.03),
             replace(binary, algorithm=ADV(random_epochs=3 * epochs, random_learning_rate=0.003)),
-            *_rates(replace(binary, algorithm=SAM(rho=0.1)), 0.003, 0.01),
+            *_rates(replace(binary, algorithm=SAM(rho=0.1)), 0.003, 0.01, 0.03),
             replace(binary, algorithm=SAM(rho=0.5)),
         ),
     }
@@ -162,6 +168,7 @@ def document(found: Sequence[Member], studied: Mapping[str, Sequence[TrainingSet
         name: The records' file, without its ending.
     """
     first = found[0].provenance
+    revisions = ", ".join(dict.fromkeys(each.provenance.revision for each in found))
     seconds = sum(sum(each.seconds.values()) for each in found)
     table = Table(
         f"{len(found)} trials, one network each",
@@ -190,7 +197,7 @@ def document(found: Sequence[Member], studied: Mapping[str, Sequence[TrainingSet
                     "training error and flatness, both on training images; test errors were in sight."
                 ),
                 block(table),
-                paragraph(f"Made at revision {first.revision} from [records]({name}.json) with"),
+                paragraph(f"Made at revision {revisions} from [records]({name}.json) with"),
                 f"```sh\n{first.command}\n```",
                 paragraph(f"in {seconds / 60:.0f} minutes of training and measuring, on one thread each."),
             )
