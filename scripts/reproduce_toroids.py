@@ -63,7 +63,7 @@ def recipes(data: str, epochs: int) -> dict[str, dict[str, TrainingSettings]]:
         "binary": {
             "sgd": replace(binary, optimiser="sgd", learning_rate=3.0),
             "adam": binary,
-            "rsgd": replace(binary, algorithm=RSGD(replicas=3, coupling=0.2, growth=1e7, spread=0.03)),
+            "rsgd": replace(binary, algorithm=RSGD(replicas=3, coupling=0.2, growth=1e5, spread=0.03)),
             "adv": replace(binary, algorithm=ADV(random_epochs=3 * epochs)),
             "sam": replace(binary, algorithm=SAM(rho=0.1)),
         },
