@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-import runpy
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -668,37 +667,6 @@ def test_the_guide_tells_every_hyperparameter_and_its_default() -> None:
         for owner, own in HYPERPARAMETERS.items()
         for name, default in own.items()
     ]
-
-
-def test_the_guide_marks_the_settings_of_the_study() -> None:
-    """Whatever the study's recipes hold stands in a marked row, and no other row is marked."""
-    root = Path(__file__).parents[1]
-    script = runpy.run_path(str(root / "scripts" / "reproduce_toroids.py"))
-    studied = [(name, s) for name, own in script["recipes"]("mnist", 20).items() for s in own.values()]
-    guide = (root / "docs/algorithms.md").read_text()
-    rows = re.findall(r"^\| (full|binary) \| `(\w+)` \| (\w+), ([\d.]+) \| (.*?) ?\|.* \| yes \|$", guide, re.MULTILINE)
-    marked = {
-        (precision, name, optimiser.lower(), float(rate), tuple(sorted(_numbers(given).items())))
-        for precision, name, optimiser, rate, given in rows
-    }
-    assert len(rows) == len(marked)
-    assert marked == {
-        (precision, s.algorithm.name, s.optimiser, s.learning_rate, tuple(sorted(_changed(s.algorithm).items())))
-        for precision, s in studied
-    }
-    for _, s in studied:
-        assert (s.epochs, s.batch, s.weight_decay, getattr(s.algorithm, "replicas", 3)) == (20, 100, 0.0, 3)
-
-
-def _numbers(cell: str) -> dict[str, float]:
-    return {name: float(value) for name, value in re.findall(r"`(\w+)` ([\d.e]+)", cell)}
-
-
-def _changed(chosen) -> dict[str, float]:
-    """What a marked row tells: all hyperparameters of rsgd but the number of replicas, of others what is no default."""
-    own = {name: value for name, value in asdict(chosen).items() if name != "replicas"}
-    defaults = {} if chosen.name in ("rsgd", "sam") else asdict(type(chosen)())
-    return {name: value for name, value in own.items() if name not in defaults or defaults[name] != value}
 
 
 def test_a_recipe_keeps_its_own_algorithm_unless_another_is_asked_for() -> None:
