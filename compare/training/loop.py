@@ -4,10 +4,10 @@ import copy
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from compare.evaluation import Samples, evaluate
 from compare.params import Params, digest, parameters, sign
 from compare.runs.record import Epoch
 from compare.seeds import derived
-from compare.training.algorithms import RSGD, SAM
+from compare.training.algorithms import RSGD, SAM, SettingsError
 from compare.training.checkpoint import FILE, Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
 from compare.training.descent import (
     Descent,
@@ -32,6 +32,9 @@ from compare.training.descent import TrainingError as TrainingError
 from compare.training.phases import Note, Phase, permuted, phases, standing
 from compare.training.replicas import Replicas
 from compare.training.settings import Recipe, TrainingSettings
+
+Observer: TypeAlias = Callable[[int, Params], None]
+"""Told the number of steps done, from the very first of the training on, and the network at that point."""
 
 
 class Data(Protocol):
@@ -82,6 +85,8 @@ def train(
     folder: Path | None = None,
     about: Mapping[str, Any] | None = None,
     describe: str | None = None,
+    observe: Observer | None = None,
+    observe_every: int = 1,
 ) -> Trained:
     """Train a copy of ``model`` with cross-entropy on ``data.train``.
 
@@ -96,6 +101,11 @@ def train(
             bits as without interruption; a finished one is read.
         about: What else determines the run (plain values), kept with the checkpoint.
         describe: Text before the progress line; None shows none.
+        observe: Called before each step whose number ``observe_every`` divides, the first being 0, and after the last,
+            with that number and copies of parameters and buffers. Nothing that it does to them, and no random number
+            that it draws, changes the training. A training that goes on from a checkpoint keeps counting; steps of
+            finished epochs are not made again, so they are not seen again, nor is anything of a finished training.
+        observe_every: Steps from one call to the next.
 
     Returns:
         The trained network; of replicas the barycentre, with normalisation statistics measured for it.
@@ -104,8 +114,11 @@ def train(
         TrainingError: As soon as a loss or parameter is NaN or infinite.
         CheckpointError: If the folder's checkpoint is damaged or was made with other settings.
         OutputError: If a checkpoint cannot be written.
+        SettingsError: If ``observe_every`` is not a positive whole number.
     """
     settings = settings or recipe.settings
+    if not isinstance(observe_every, int) or observe_every < 1:
+        raise SettingsError(f"observe_every: expected a whole number of steps of at least 1, got {observe_every!r}")
     identity = _identity(model, data, recipe, settings, seed, about) if folder is not None else {}
     found = _resumable(folder, identity)
     if found and found.complete:
@@ -121,7 +134,8 @@ def train(
                initial=len(history), total=sum(each.settings.epochs for each in plan))  # fmt: skip
     with bar:
         while phase is not None:
-            epoch, note, params = _epoch(len(history), done, descent, data, recipe, phase, seed)
+            look = _observed(observe, observe_every, descent, data)
+            epoch, note, params = _epoch(len(history), done, descent, data, recipe, phase, seed, look)
             history, course = (*history, epoch), (*course, note)
             bar.set_postfix_str(_told(epoch, note), refresh=False)
             bar.update()
@@ -133,6 +147,9 @@ def train(
             if following is not None and following is not phase:
                 descent = _descent(descent.models[0], recipe, following, seed)
             phase = following
+    if observe is not None:
+        copies = {name: tensor.clone() for name, tensor in params.items()}
+        _tell(observe, len(history) * _steps(data, settings), copies)
     return Trained(params, history, seed, settings, course)
 
 
@@ -190,8 +207,38 @@ def _descent(model: nn.Module, recipe: Recipe, phase: Phase, seed: int) -> Desce
     return Single(model, recipe, phase.settings, gradient)
 
 
+def _observed(observe: Observer | None, every: int, descent: Descent, data: Data) -> Callable[[int], None]:
+    """What is called before each step."""
+
+    def look(step: int) -> None:
+        if observe is None or step % every:
+            return
+        _tell(observe, step, descent.params(_calibration(data)))
+
+    return look
+
+
+def _tell(observe: Observer, step: int, params: Params) -> None:
+    """Random numbers that are drawn meanwhile are drawn beside."""
+    with torch.random.fork_rng(devices=[]):
+        observe(step, params)
+
+
+def _steps(data: Data, settings: TrainingSettings) -> int:
+    """Steps of one epoch: a last batch of one sample is left out."""
+    full, rest = divmod(len(data.train.y), settings.batch)
+    return full + (rest > 1)
+
+
 def _epoch(
-    number: int, done: int, descent: Descent, data: Data, recipe: Recipe, phase: Phase, seed: int
+    number: int,
+    done: int,
+    descent: Descent,
+    data: Data,
+    recipe: Recipe,
+    phase: Phase,
+    seed: int,
+    look: Callable[[int], None],
 ) -> tuple[Epoch, Note, Params]:
     """One epoch: ``number`` before it in all, ``done`` of them in its phase."""
     began = time.perf_counter()
@@ -211,6 +258,7 @@ def _epoch(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(own_seed)
         for step, part in enumerate(parts):
+            look(number * len(parts) + step)
             progress = (done + step / len(parts)) / phase.settings.epochs
             loss, error = descent.step([(x[chosen], y[chosen]) for chosen in part], progress)
             if not math.isfinite(loss):
