@@ -1,0 +1,226 @@
+"""The scripts of orbits and of merging: what they refuse, a whole run in small, what they keep and take up."""
+
+import importlib.util
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from compare.relations.bootstrap import Interval
+from compare.report import merging as merging_report
+from compare.report import orbit_numbers, orbits
+from compare.runs.merging import Draw, Merging
+from compare.runs.orbits import OrbitNetwork, Orbits
+from compare.runs.study import read_part
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+def _script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))  # scripts import each other
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _words(folder: Path, *more: str) -> list[str]:
+    return [str(folder / "run"), "--out", str(folder / "out"), "--data", "digits", "--jobs", "1", *more]
+
+
+MERGING = ["--images", "300", "--calibration", "200", "--epochs", "2", "--networks", "4", "--largest", "3"]
+MERGING += ["--draws", "3"]
+ORBITS = ["--images", "300", "--units", "8", "--epochs", "2", "--networks", "3", "--members", "2"]
+ORBITS += ["--samples", "60", "--attacked", "12"]
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "message"),
+    [
+        ("merge_binary", ["--networks", "2"], "--networks: expected at least 3, got 2"),
+        (
+            "merge_binary",
+            ["--largest", "10"],
+            "--draws: expected at most 1, the number of different sets of 10 or fewer",
+        ),
+        ("merge_binary", ["--draws", "1"], "--draws: expected at least 2, got 1"),
+        ("merge_binary", ["--jobs", "0"], "--jobs: expected a number of processes"),
+        ("merge_binary", ["--records"], r"could not read .*merging-digits\.json"),
+        ("reproduce_orbits", ["--units", "1"], "--units: expected at least 2, got 1"),
+        ("reproduce_orbits", ["--members", "1"], "--members: expected at least 2, got 1"),
+        ("reproduce_orbits", ["--jobs", "0"], "--jobs: expected a number of processes"),
+        ("reproduce_orbits", ["--records"], r"could not read .*orbits\.json"),
+        ("reproduce_orbits", ["--data", "mnist"], "no folder was given"),
+    ],
+)
+def test_arguments_are_checked(
+    script: str,
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _script(script, monkeypatch).main(_words(tmp_path, *words)) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_merging_is_kept_and_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = _script("merge_binary", monkeypatch)
+    monkeypatch.setattr(script, "SHAPES", {"digits": script.MLP.model_copy(update={"hidden": (12, 12)})})
+    words = _words(tmp_path, *MERGING)
+    assert script.main(words) == 0
+    out, run = tmp_path / "out", tmp_path / "run"
+    text, record = (out / "merging-digits.md").read_text(), read_part(Merging, out / "merging-digits.json")
+    assert (out / "merging-digits.png").read_bytes().startswith(b"\x89PNG")
+    assert [len(size.draws) for size in record.sizes] == [3, 3]
+    assert [len(draw.parts) for size in record.sizes for draw in size.draws] == [2] * 3 + [3] * 3
+    assert record.matching.control.matched == 0 < record.matching.control.before_matching
+    for size in record.sizes:
+        for draw in size.draws:
+            assert draw.errors == tuple(record.errors[seed] for seed in draw.parts)
+            assert len(draw.merged) == 8
+        assert len({draw.parts for draw in size.draws}) == 3
+
+    # What is missing is made again, and comes out the same.
+    (run / "draws-3.json").unlink()
+    assert script.main(words) == 0
+    assert read_part(Merging, out / "merging-digits.json").sizes[1].draws == record.sizes[1].draws
+    assert script.main([*words, "--records"]) == 0
+    again = (out / "merging-digits.md").read_text()
+    assert _without_times(again) == _without_times(text)
+
+    # Another run's parts are refused.
+    capsys.readouterr()
+    assert script.main(_words(tmp_path, *MERGING, "--draws", "2")) == 2
+    assert "belongs to a run with other settings" in capsys.readouterr().err
+
+
+def _without_times(text: str) -> str:
+    return re.sub(r"\d+\.\d\s+(minutes|of)", "", text)
+
+
+def test_orbits_are_kept_and_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = _script("reproduce_orbits", monkeypatch)
+    monkeypatch.setattr(script, "EPSILONS", (0.0, 0.01, 1.0))
+    monkeypatch.setattr(script, "ATTACKED", (1.0,))
+    words = _words(tmp_path, *ORBITS)
+    assert script.main(words) == 0
+    out = tmp_path / "out"
+    text, record = (out / "orbits.md").read_text(), read_part(Orbits, out / "orbits.json")
+    assert (out / "orbits.png").read_bytes().startswith(b"\x89PNG")
+    assert (record.smallest, record.largest) == ((-16.0,), (16.0,))
+    assert len(record.networks) == 9
+    for network in record.networks:
+        assert len(network.orbits) == 4 * 3
+        assert len(network.attacks) == 3 * 1 * 4
+        for each in network.orbits:
+            assert each.independent_residual is None or each.independent_residual < 1e-8
+            if each.epsilon == 0 and (each.method != "least squares"):
+                assert each.output_change < 1e-5
+                assert set(each.votes.errors) == {network.measured_error}
+    same = [each for each in record.binary.votes if each.voters == "orbit"]
+    assert [(each.identical, each.votes.changed, len(each.votes.errors)) for each in same] == [(True, 0.0, 3)] * 3
+    assert {each.voters for each in record.binary.votes} == {"orbit", "path", "independent"}
+
+    # What is missing is made again, and comes out the same.
+    missing = tmp_path / "run" / "records" / "tanh-1.json"
+    before = read_part(OrbitNetwork, missing)
+    missing.unlink()
+    assert script.main(words) == 0
+    kept = {"seconds": before.seconds, "provenance": before.provenance}
+    assert read_part(OrbitNetwork, missing).model_copy(update=kept) == before
+    assert script.main([*words, "--records"]) == 0
+    assert _without_times((out / "orbits.md").read_text()) == _without_times(text)
+
+    # Another run's parts are refused.
+    capsys.readouterr()
+    assert script.main([*words, "--members", "3"]) == 2
+    assert "belongs to a run with other settings" in capsys.readouterr().err
+    _check_claims(record)
+    _check_merging_claims()
+
+
+def _check_claims(record: Orbits) -> None:
+    """Verdicts follow the numbers: records in which everything is the opposite turn them."""
+    same = Interval(0.0, 0.0, 0.0, networks=5, resamples=100)  # no difference is none
+    assert orbit_numbers.decided(same) == "does not hold"
+    assert orbit_numbers.decided(replace(same, low=None, high=None)) == "not decided"
+    words = {claim.claim: claim.verdict for claim in orbit_numbers.claims(record, resamples=200)}
+    assert words["Binary: the vote over an orbit is the network itself"] == "holds"
+    raised = [
+        network.model_copy(
+            update={
+                "orbits": tuple(
+                    each.model_copy(
+                        update={
+                            "independent_residual": 1e-3,
+                            "votes": each.votes.model_copy(
+                                update={"majority": 0.0, "mean_probability": 1.0, "errors": (1.0, 1.0)}
+                            ),
+                        }
+                    )
+                    for each in network.orbits
+                ),
+                "attacks": tuple(
+                    each.model_copy(update={"plain": 0.9, "majority": 0.1, "transferred_majority": 1.0})
+                    for each in network.attacks
+                ),
+            }
+        )
+        for network in record.networks
+    ]
+    votes = [each.model_copy(update={"identical": False}) for each in record.binary.votes]
+    other = record.model_copy(
+        update={"networks": tuple(raised), "binary": record.binary.model_copy(update={"votes": tuple(votes)})}
+    )
+    found = {claim.claim: claim.verdict for claim in orbit_numbers.claims(other, resamples=200)}
+
+    def verdicts(part: str) -> set[str]:
+        return {verdict for claim, verdict in found.items() if part in claim}
+
+    assert verdicts("The action is exact") == {"does not hold"}
+    assert verdicts("errs at most 0.5 pp more") == {"does not hold"}
+    assert verdicts("it is clearly worse") == {"holds"}
+    assert verdicts("some orbit (majority) errs less") == {"holds"}
+    assert verdicts("some orbit (mean probability) errs less") == {"does not hold"}
+    assert verdicts("(attacked in expectation)") == {"holds"}
+    assert verdicts("with the plain network's inputs") == {"does not hold"}
+    assert verdicts("over an orbit") == {"does not hold"}
+    assert "### Claims" in orbits.document(other, "orbits", resamples=200)
+
+
+def _check_merging_claims() -> None:
+    assert merging_report._decided([-0.1, -0.2]) == "holds"
+    assert merging_report._decided([0.1, 0.0]) == "does not hold"
+    assert merging_report._decided([0.1, -0.2]) == "not decided"
+    merged = {"treatment": "matched", "how": "majority", "statistics": "averaged"}
+    merged |= {"error": 0.1, "agreement": 1.0, "tied": 0.0}
+    draw = {"errors": (0.1, 0.1), "majority": 0, "mean_probability": 0, "merged": (merged,)}
+    assert Draw.model_validate({"parts": (1, 2), **draw}).mean_error == 0.1
+    with pytest.raises(ValueError, match="expected each part once"):
+        Draw.model_validate({"parts": (1, 1), **draw})
+
+
+@pytest.mark.parametrize(("script", "name"), [("merge_binary", "trained"), ("reproduce_orbits", "network")])
+def test_an_interruption_says_how_to_go_on(
+    script: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    module = _script(script, monkeypatch)
+    monkeypatch.setattr(module, name, interrupted)
+    assert module.main(_words(tmp_path, *(MERGING if script == "merge_binary" else ORBITS))) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
