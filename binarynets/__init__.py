@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
     from binarynets.landscape.result import ExactPath
     from binarynets.landscape.robustness import Robustness, flip_robustness
+    from binarynets.merging import Merged, merge
 
 # Found when first asked for: numba takes half a second, which `import binarynets` need not.
 __getattr__, _, _ = lazy_loader.attach(
@@ -51,6 +52,7 @@ __getattr__, _, _ = lazy_loader.attach(
         "landscape.neighbourhood_profile": ["harmless_fraction", "layer_profiles", "most_critical", "unit_profile"],
         "landscape.result": ["ExactPath"],
         "landscape.robustness": ["Robustness", "flip_robustness"],
+        "merging": ["Merged", "merge"],
     },
 )
 
@@ -63,6 +65,7 @@ __all__ = [
     "ExactPath",
     "IntegerError",
     "IntegerNetwork",
+    "Merged",
     "OptimiserGroup",
     "PackedNetwork",
     "Robustness",
@@ -84,6 +87,7 @@ __all__ = [
     "layer_profiles",
     "load_packed",
     "magnitude_aware_sign",
+    "merge",
     "mlp",
     "most_critical",
     "packed",

@@ -1,7 +1,9 @@
 """Exact error counts and losses of networks, with statistics as they are or re-estimated, and of networks near them."""
 
+from compare.evaluation.attack import Attacked, InputRange, fgsm, input_range, pgd
 from compare.evaluation.curve import Curve, error_curve, error_curves
 from compare.evaluation.energy import EnergyError, LocalEnergy, local_energy
+from compare.evaluation.ensemble import Vote, majority, vote
 from compare.evaluation.evaluator import Evaluation, Evaluator, Plain
 from compare.evaluation.hessian import Curvature, HessianError, curvature
 from compare.evaluation.plane import ErrorPlane, error_plane
@@ -10,6 +12,7 @@ from compare.evaluation.sharpness import Sharpness, SharpnessError, flip_sharpne
 from compare.evaluation.statistics import StatisticsError, re_estimated
 
 __all__ = [
+    "Attacked",
     "Curvature",
     "Curve",
     "EnergyError",
@@ -17,6 +20,7 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "HessianError",
+    "InputRange",
     "LocalEnergy",
     "Plain",
     "Samples",
@@ -24,13 +28,19 @@ __all__ = [
     "Sharpness",
     "SharpnessError",
     "StatisticsError",
+    "Vote",
     "curvature",
     "error_curve",
     "error_curves",
     "error_plane",
     "evaluate",
+    "fgsm",
     "flip_sharpness",
+    "input_range",
     "local_energy",
+    "majority",
+    "pgd",
     "re_estimated",
     "sharpness",
+    "vote",
 ]
