@@ -219,7 +219,7 @@ def clip_latents_(module: nn.Module, bound: float = 1.0) -> None:
     [BinaryNet, arXiv 1602.02830]. No sign changes, so the network computes the same.
 
     Args:
-        module: Any module; parameters that are not latent are left alone.
+        module: Any module; parameters that are not latent, or require no gradient, are left alone.
         bound: Largest magnitude that stays.
 
     Raises:
@@ -235,7 +235,8 @@ def clip_latents_(module: nn.Module, bound: float = 1.0) -> None:
     if not 0 < bound < math.inf:
         raise ValueError(f"bound: expected a positive finite number, got {bound}")
     for weight in latent_weights(module).values():
-        weight.clamp_(-bound, bound)
+        if weight.requires_grad:
+            weight.clamp_(-bound, bound)
 
 
 @torch.no_grad()

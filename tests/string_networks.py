@@ -45,9 +45,11 @@ def sigmoid_net(seed: int) -> nn.Sequential:
     return model
 
 
-def regression(model: nn.Module, samples: Samples, **settings: object) -> NetworkLandscape:
+def regression(
+    model: nn.Module, samples: Samples, *, measured: Samples | None = None, **settings: object
+) -> NetworkLandscape:
     lowering = Lowering(**{"batch": None, "learning_rate": 0.02, **settings})
-    return NetworkLandscape(model, FULL, samples, energy="squared error", lowering=lowering)
+    return NetworkLandscape(model, FULL, samples, energy="squared error", measured=measured, lowering=lowering)
 
 
 @dataclass(frozen=True, eq=False)

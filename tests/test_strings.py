@@ -9,7 +9,8 @@ import pytest
 import torch
 from string_planes import LEFT, RIGHT, Plane, at, bowl, points, ring, two_wells
 
-from compare.params import Params, digest, lerp
+from compare.params import ParameterError, Params, digest, lerp
+from compare.runs.strings import StringLevel
 from compare.seeds import derived
 from compare.strings import (
     Cost,
@@ -180,6 +181,16 @@ def test_a_bead_that_does_not_come_down_ends_the_search() -> None:
 def test_energies_that_are_no_numbers_are_above_every_level() -> None:
     string = sample_string(Plane(lambda x, y: 0.0 if abs(x) >= 0.9 else math.nan), LEFT, RIGHT, 0.5)
     assert not string.connected
+    end = sample_string(Plane(lambda x, y: math.nan, steps=0), LEFT, RIGHT, 0.5)
+    hidden = Plane(lambda x, y: math.nan if abs(x - 0.25) < 0.02 else 0.0)
+    between = sample_string(hidden, at(-1, 0), at(1, 0), 0.5, settings=StringSettings(points=5, finer=2))
+    assert between.connected
+    for found in (string, end, between):
+        level = recorded(found)
+        assert level.finer_maximum is None
+        assert level.exceeds
+        assert StringLevel.model_validate_json(level.model_dump_json()) == level
+    assert recorded(between).maximum == 0.0
 
 
 def test_a_network_and_itself_need_nothing_between() -> None:
@@ -278,3 +289,5 @@ def test_joint_lengths_count_the_names_asked_for() -> None:
     assert joint_length([a, b], ["w"]) == 4.0
     assert joint_length([a, b], ["w", "n"]) == pytest.approx(math.sqrt(19))
     assert joint_length([a, b, a], ["n"]) == pytest.approx(2 * math.sqrt(3))
+    with pytest.raises(ParameterError, match="expected networks with parameters w, v, got none for v"):
+        joint_length([a, b], ["w", "v"])

@@ -35,11 +35,12 @@ def test_the_number_of_processes_changes_nothing() -> None:
     landscape = NetworkLandscape(
         model, FULL, parabola(17), energy="absolute error", lowering=Lowering(steps=300, batch=8, learning_rate=0.05)
     )
-    one, two = (sample_strings(landscape, a, b, (0.1, 0.03), jobs=jobs) for jobs in (1, 2))
-    assert [_drawn(string) for string in one] == [_drawn(string) for string in two]
-    assert [string.cost for string in one] == [string.cost for string in two]
-    assert one[-1].connected
-    assert one[-1].inserted >= 3
+    settings = StringSettings(points=5, finer=1)
+    one, two = (sample_string(landscape, a, b, 0.05, settings=settings, jobs=jobs) for jobs in (1, 2))
+    assert _drawn(one) == _drawn(two)
+    assert one.cost == two.cost
+    assert one.connected
+    assert one.inserted >= 3
 
 
 def test_strings_of_the_parabola_grow_as_the_level_falls() -> None:
@@ -105,6 +106,15 @@ def test_the_swapped_cycle_is_never_connected() -> None:
         assert string.finer_maximum > 0.08
 
 
+def test_the_floor_between_swapped_cycles_is_a_twelfth() -> None:
+    """Planes with two rows that are not negative, drawn at random: the targets' part along the normal is the error."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.rand(50_000, 2, 3, generator=generator, dtype=torch.float64) ** 5
+    normals = nn.functional.normalize(torch.linalg.cross(rows[:, 0], rows[:, 1]), dim=1)
+    left = (normals @ _triangle().y.double()).square().sum(1) / 6
+    assert 1 / 12 <= float(left.min()) < 1.01 / 12
+
+
 def test_the_same_search_connects_the_cycle_where_it_can_be_connected() -> None:
     settings = StringSettings(points=12, depth=6)
     for seed in range(3):
@@ -147,14 +157,16 @@ def test_a_symmetric_copy_connects_without_beads_once_matched(precision: str) ->
     for energy in ("loss", "error"):
         landscape = NetworkLandscape(digits.model, digits.recipe, digits.train, energy=energy)
         (own,) = landscape.energies(digits.a, digits.a, (0.0,))
+        # Rounding may turn a sample that is on the edge between two classes.
+        level = own * (1 + 1e-6) if energy == "loss" else own + 1.5 / len(digits.train.y)
         matched = match(digits.graph, digits.a, digits.copy, seed=0).params
-        string = sample_string(landscape, digits.a, matched, own * (1 + 1e-6), settings=StringSettings(tolerance=1e-3))
+        string = sample_string(landscape, digits.a, matched, level, settings=StringSettings(tolerance=1e-3))
         assert string.connected
         assert (string.inserted, string.cost.steps) == (0, 0)
         assert string.normalised_length == pytest.approx(1.0)
         # As it came, it is another point.
         shallow = StringSettings(depth=0)
-        assert not sample_string(landscape, digits.a, digits.copy, own * (1 + 1e-6), settings=shallow).connected
+        assert not sample_string(landscape, digits.a, digits.copy, level, settings=shallow).connected
 
 
 @pytest.mark.parametrize("precision", ["binary", "full"])
@@ -204,7 +216,6 @@ def test_strings_of_networks_resume_with_the_same_bits(precision: str, tmp_path:
 
 def test_the_guide_runs(capsys: pytest.CaptureFixture[str]) -> None:
     programs = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(programs) == 2
     exec(compile("\n".join(programs), "strings.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) >= 4

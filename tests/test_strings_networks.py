@@ -22,6 +22,8 @@ from compare.strings import (
     Lowering,
     NetworkLandscape,
     StringError,
+    StringSettings,
+    sample_string,
 )
 from compare.training import TrainingError
 
@@ -85,6 +87,22 @@ def test_a_faster_evaluation_gives_the_same_energies() -> None:
     )
     assert plain.energies(digits.a, digits.other, ts) == fast.energies(digits.a, digits.other, ts)
     assert plain.described() == fast.described()
+
+
+@pytest.mark.parametrize("precision", ["binary", "full"])
+def test_energies_are_those_of_settled_networks(precision: str) -> None:
+    digits = digits_pair(precision)
+    landscape = NetworkLandscape(digits.model, digits.recipe, digits.train, energy="error")
+    string = sample_string(landscape, digits.a, digits.other, 0.5, settings=StringSettings(points=3, finer=1))
+    for bead in string.beads:
+        assert evaluate(digits.model, landscape.settled(bead.params), digits.train).error == bead.energy
+    middle = landscape.settled(lerp(digits.a, digits.other, 0.5))
+    score = evaluate(digits.model, middle, digits.train)
+    assert (score.error,) == landscape.energies(digits.a, digits.other, (0.5,))
+    with pytest.raises(ParameterError):
+        landscape.settled({"w": torch.zeros(1)})
+    plain = parameters(sigmoid_net(0))
+    assert regression(sigmoid_net(0), parabola()).settled(plain) is plain
 
 
 def test_energies_can_be_counted_on_other_samples() -> None:
@@ -151,6 +169,15 @@ def test_batches_are_drawn_from_the_seed_and_the_best_network_measured_is_kept()
     assert (found.energy, digest(found.params)) == (pytest.approx(min(measured)[0]), min(measured)[1])
     assert digest(landscape.lower(start, 0.0, seed=7).params) == digest(found.params)
     assert digest(landscape.lower(start, 0.0, seed=8).params) != digest(found.params)
+
+
+def test_a_last_part_of_one_sample_is_no_step_of_a_pass() -> None:
+    start = parameters(sigmoid_net(0))
+    for samples, batch, every in ((65, 16, 4), (64, 16, 4), (66, 16, 5), (65, None, 1), (65, 100, 1)):
+        points, steps = parabola(samples), every + 1
+        landscape = regression(sigmoid_net(0), points, measured=parabola(9), batch=batch, steps=steps)
+        # Above the target at the start, after a pass and after the last step.
+        assert landscape.lower(start, 0.0, seed=0).evaluations == 3
 
 
 def test_a_network_below_its_target_is_left_as_it_is() -> None:
@@ -223,6 +250,41 @@ def test_training_that_diverges_is_told() -> None:
     samples.y[3] = math.nan
     with pytest.raises(TrainingError, match=r"stopped in step 1: the loss became nan.*learning rate \(now 0\.02\)"):
         regression(sigmoid_net(0), samples).lower(parameters(sigmoid_net(0)), 1e-3, seed=0)
+    linear = nn.Linear(1, 1)
+    landscape = regression(linear, parabola(), steps=1, learning_rate=1e30)
+    with pytest.raises(TrainingError, match="stopped in step 2: the loss became inf"):
+        landscape.lower(parameters(linear), 0.0, seed=0)
+
+
+def test_the_start_is_copied_where_no_energy_is_a_number() -> None:
+    unknown = parabola(9)
+    unknown.y[0] = math.nan
+    landscape = regression(sigmoid_net(0), parabola(), measured=unknown, steps=2)
+    start = parameters(sigmoid_net(1))
+    found = landscape.lower(start, 1e-3, seed=0)
+    assert (found.energy, found.reached, found.steps) == (math.inf, False, 2)
+    assert digest(found.params) == digest(start)
+    assert all(found.params[name] is not tensor for name, tensor in start.items())
+
+
+def test_what_is_not_used_has_no_slope() -> None:
+    model = sigmoid_net(0)
+    model.register_parameter("spare", nn.Parameter(torch.ones(2)))
+    found = regression(model, parabola()).gradient(parameters(model), seed=0)
+    assert torch.equal(found["spare"], torch.zeros(2))
+    assert float(found["0.weight"].abs().max()) > 0
+
+
+def test_frozen_latents_stay() -> None:
+    digits = digits_pair("binary")
+    model = copy.deepcopy(digits.model)
+    (first, *_) = digits.recipe.latents(model)
+    model.get_parameter(first).requires_grad_(False)
+    landscape = NetworkLandscape(model, digits.recipe, digits.train, lowering=Lowering(steps=3, learning_rate=0.1))
+    start = {**digits.a, first: 3 * torch.sign(digits.a[first])}
+    found = landscape.lower(start, 0.0, seed=0)
+    assert found.steps == 3
+    assert torch.equal(found.params[first], start[first])
 
 
 def test_dropout_is_drawn_from_the_seed() -> None:
@@ -236,6 +298,41 @@ def test_dropout_is_drawn_from_the_seed() -> None:
     assert digest(landscape.lower(parameters(model), 0.0, seed=0).params) == digest(first.params)
     assert digest(landscape.lower(parameters(model), 0.0, seed=1).params) != digest(first.params)
     assert first.evaluations == 1 + 5  # with dropout the loss of a step is no energy
+
+
+def test_brevitas_models_make_landscapes_for_one_process() -> None:
+    quantised = pytest.importorskip("brevitas.nn")
+    from brevitas.quant import SignedTernaryWeightPerTensorConst
+
+    from binarynets.brevitas import TERNARY
+
+    def made(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Flatten(),
+            *(quantised.QuantLinear(64, 12, bias=False, weight_quant=SignedTernaryWeightPerTensorConst), nn.ReLU()),
+            quantised.QuantLinear(12, 10, bias=False, weight_quant=SignedTernaryWeightPerTensorConst),
+            nn.BatchNorm1d(10),
+        ).eval()
+
+    model, data = made(0), load_data("digits").train
+    a, b = parameters(model), parameters(made(1))
+    before = digest(a)
+    landscape = NetworkLandscape(
+        model, TERNARY.recipe, data, energy="error", lowering=Lowering(batch=50, steps=300, learning_rate=5e-3)
+    )
+    for t, energy in zip((0.0, 0.5), landscape.energies(a, b, (0.0, 0.5)), strict=True):
+        assert energy == evaluate(model, landscape.settled(lerp(a, b, t)), data).error
+    found = landscape.lower(a, 0.3, seed=0)
+    assert found.reached
+    assert found.steps > 0
+    assert landscape.energies(found.params, b, (0.0,)) == (found.energy,)
+    slope = landscape.gradient(a, seed=0)
+    assert set(slope) == set(landscape.names)
+    assert float(slope["1.weight"].abs().max()) > 0
+    assert digest(a) == before
+    with pytest.raises(StringError, match="this landscape cannot be sent to other processes: use jobs=1"):
+        sample_string(landscape, a, b, 0.5, jobs=2)
 
 
 # Refusals.
@@ -260,6 +357,14 @@ def test_what_makes_no_landscape_is_refused() -> None:
     flat = regression(model, Points(samples.x, samples.y[:, 0]))
     with pytest.raises(StringError, match=re.escape("shape of the outputs, [65, 1], got [65]: reshape them")):
         flat.energies(parameters(model), parameters(model), (0.0,))
+    for used in (
+        lambda apart: apart.lower(parameters(model), 1e-9, seed=0),
+        lambda apart: apart.gradient(parameters(model), seed=0),
+    ):
+        with pytest.raises(StringError, match="reshape them"):
+            used(regression(model, Points(samples.x, samples.y[:, 0]), measured=samples))
+    with pytest.raises(StringError, match="statistics: expected one of interpolated, re-estimated, got 'none'"):
+        NetworkLandscape(model, FULL, samples, energy="squared error", statistics="none")
     normalised = binarynets.mlp(64, [8], 10)
     bare = SimpleNamespace(x=digits.x.flatten(1), y=digits.y)
     with pytest.raises(StatisticsError, match="pass calibration="):
@@ -280,7 +385,10 @@ def test_the_identity_tells_landscapes_apart() -> None:
     model, samples = sigmoid_net(0), parabola()
     same = [regression(model, samples).described(), regression(sigmoid_net(5), parabola()).described()]
     assert same[0] == same[1]
+    frozen = copy.deepcopy(model)
+    frozen[0].weight.requires_grad_(False)
     others = [
+        regression(frozen, samples),
         regression(nn.Sequential(nn.Linear(1, 1)), samples),
         regression(model, parabola(33)),
         regression(model, samples, steps=3),

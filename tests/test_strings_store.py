@@ -148,6 +148,20 @@ def test_ends_that_do_not_fit_are_refused() -> None:
         sample_string(Plane(), at(math.nan, 0), RIGHT, 0.1)
     with pytest.raises(ParameterError, match="convert one of them"):
         sample_string(Plane(), LEFT, {"p": torch.ones(2)}, 0.1)
+    with pytest.raises(ParameterError, match="expected networks with parameters p, got none for p"):
+        sample_string(Plane(), {"q": torch.zeros(2)}, {"q": torch.ones(2)}, 0.1)
+
+
+def test_no_processes_are_refused() -> None:
+    with pytest.raises(StringError, match="jobs: expected a number of processes, or -1 for one for each core, got 0"):
+        sample_string(Plane(), LEFT, RIGHT, 0.1, jobs=0)
+
+
+def test_a_landscape_that_cannot_be_sent_to_other_processes_is_refused() -> None:
+    formula = Plane(lambda x, y: 0.0)
+    formula.calls = (call for call in ())  # type: ignore[assignment]
+    with pytest.raises(StringError, match="this landscape cannot be sent to other processes: use jobs=1"):
+        sample_string(formula, LEFT, RIGHT, 0.1, jobs=2)
 
 
 @pytest.mark.parametrize(
@@ -183,8 +197,8 @@ def _record(levels: tuple[StringLevel, ...]) -> Strings:
     return Strings.model_validate(
         {
             "identity": "i", "precision": "full", "provenance": {**made, "command": None, "packages": {}},
-            "task": "ring", "networks": ("a", "b"), "energy": "loss", "samples": 1, "norm": "Euclidean", "seed": 0,
-            "levels": levels, "settings": {},
+            "task": "ring", "networks": ("a", "b"), "energy": "mean squared error", "samples": 1, "norm": "Euclidean",
+            "seed": 0, "levels": levels, "settings": {},
         }
     )  # fmt: skip
 
@@ -205,12 +219,13 @@ def test_records_that_contradict_themselves_are_refused() -> None:
     for change in ({"faults": ("one",)}, {"verdict": "not shown connected"}, {"distance": 0.0}):
         with pytest.raises(ValueError, match="expected"):
             StringLevel.model_validate({**good.model_dump(), **change})
-    failed = recorded(sample_string(Plane(two_wells), LEFT, RIGHT, 0.4))
     with pytest.raises(ValueError, match="levels that fall"):
         _record((good, good))
-    with pytest.raises(ValueError, match="at most the last level"):
-        _record((failed, replace_level(good, 0.1)))
+    with pytest.raises(ValueError, match="mean cross-entropy"):
+        Strings.model_validate({**_record((good,)).model_dump(), "energy": "loss"})
 
 
-def replace_level(level: StringLevel, number: float) -> StringLevel:
-    return level.model_copy(update={"level": number})
+def test_records_of_new_ends_at_each_level_go_on_after_one_that_is_not_connected() -> None:
+    failed = recorded(sample_string(Plane(two_wells), LEFT, RIGHT, 0.4))
+    connected = recorded(sample_string(Plane(), LEFT, RIGHT, 0.3))
+    assert [level.connected for level in _record((failed, connected)).levels] == [False, True]

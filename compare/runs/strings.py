@@ -7,14 +7,18 @@ from pydantic import Field, model_validator
 from compare.runs.part import Part, SplitName, Statistics, Treatment
 from compare.runs.study import NotNegative, Piece, Positive
 
+EnergyName = Literal[
+    "mean cross-entropy", "fraction of misclassified samples", "mean squared error", "mean absolute error"
+]
+
 
 class StringLevel(Part):
     """The string at one level of energy.
 
     ``verdict`` follows from a grid of ``points`` on each segment: nothing above (1 + ``tolerance``) times the level.
-    ``maximum`` is the highest energy there, ``finer_maximum`` that on a finer grid. ``beads`` counts both ends, as
-    [Topology] does. ``length`` is that of the string, ``distance`` that of its ends, both in the record's ``norm``.
-    ``steps``, ``evaluations`` and ``seconds`` are the cost of this level alone.
+    ``maximum`` is the highest energy there, ``finer_maximum`` that on a finer grid, None where an energy is no finite
+    number. ``beads`` counts both ends, as [Topology] does. ``length`` is that of the string, ``distance`` that of its
+    ends, both in the record's ``norm``. ``steps``, ``evaluations`` and ``seconds`` are the cost of this level alone.
     """
 
     level: Positive
@@ -24,8 +28,8 @@ class StringLevel(Part):
     beads: Annotated[int, Field(ge=2)]
     length: NotNegative
     distance: NotNegative
-    maximum: float
-    finer_maximum: float
+    maximum: float | None
+    finer_maximum: float | None
     generations: Annotated[int, Field(ge=0)]
     steps: Annotated[int, Field(ge=0)]
     evaluations: Annotated[int, Field(ge=0)]
@@ -44,7 +48,7 @@ class StringLevel(Part):
     @property
     def exceeds(self) -> bool:
         """Whether the finer grid finds more energy than the tolerance admits."""
-        return self.finer_maximum > (1 + self.tolerance) * self.level
+        return self.finer_maximum is None or self.finer_maximum > (1 + self.tolerance) * self.level
 
     @model_validator(mode="after")
     def _consistent(self) -> "StringLevel":
@@ -56,7 +60,10 @@ class StringLevel(Part):
 
 
 class Strings(Piece):
-    """Strings between two networks, from the highest level downwards; the last may be one not shown connected.
+    """Strings between two networks, or two for each level, from the highest level downwards.
+
+    A search that goes down with the same networks ends with the first level that is not shown connected; where each
+    level has networks of its own, others may follow.
 
     ``energy`` names what is measured, on ``samples`` samples of ``split``. ``settings`` are those of search and
     training.
@@ -67,7 +74,7 @@ class Strings(Piece):
     task: str
     networks: tuple[str, str]
     treatment: Treatment | None = None
-    energy: str
+    energy: EnergyName
     split: SplitName | None = None
     samples: Annotated[int, Field(ge=1)]
     statistics: Statistics | None = None
@@ -81,6 +88,4 @@ class Strings(Piece):
         numbers = [level.level for level in self.levels]
         if numbers != sorted(set(numbers), reverse=True):
             raise ValueError(f"expected levels that fall, got {numbers}")
-        if not all(level.connected for level in self.levels[:-1]):
-            raise ValueError("expected at most the last level not to be shown connected")
         return self

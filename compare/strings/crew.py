@@ -1,6 +1,7 @@
 """Independent work on one landscape, on one core or several: the same bits however many there are."""
 
 import contextlib
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -8,7 +9,7 @@ from typing import TypeVar
 import joblib
 import torch
 
-from compare.strings.landscape import Landscape
+from compare.strings.landscape import Landscape, StringError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,15 +27,31 @@ class Crew:
     landscape: Landscape
     jobs: int = 1
 
+    def __post_init__(self) -> None:
+        """Check the number of processes.
+
+        Raises:
+            StringError: If it is 0.
+        """
+        if self.jobs == 0:
+            raise StringError("jobs: expected a number of processes, or -1 for one for each core, got 0")
+
     def map(self, work: Callable[[Landscape, Item], Result], items: Sequence[Item]) -> list[Result]:
-        """``work(landscape, item)`` for each item, in the order of the items."""
+        """``work(landscape, item)`` for each item, in the order of the items.
+
+        Raises:
+            StringError: If the work is for several processes, and the landscape cannot be sent to them.
+        """
         processes = min(joblib.effective_n_jobs(self.jobs), len(items))
         if processes <= 1:
             return _done(work, self.landscape, items)
         # In as many parts as processes, so that the landscape, with all its samples, travels once to each.
-        parts = joblib.Parallel(n_jobs=processes)(
-            joblib.delayed(_done)(work, self.landscape, items[first::processes]) for first in range(processes)
-        )
+        try:
+            parts = joblib.Parallel(n_jobs=processes)(
+                joblib.delayed(_done)(work, self.landscape, items[first::processes]) for first in range(processes)
+            )
+        except pickle.PicklingError as error:
+            raise StringError("this landscape cannot be sent to other processes: use jobs=1") from error
         return [parts[number % processes][number // processes] for number in range(len(items))]
 
 

@@ -18,7 +18,8 @@ class Lowered:
 
     Attributes:
         params: Its parameters and buffers by name.
-        energy: Its energy, measured as ``Landscape.energies`` does.
+        energy: Its energy, measured as ``Landscape.energies`` does: with statistics of its own where those are
+            re-estimated, which ``params`` hold only if a step was made (``NetworkLandscape.settled`` gives them).
         reached: Whether the energy is at most the target.
         steps: Steps made.
         evaluations: Networks whose energy was measured.

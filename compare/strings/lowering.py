@@ -44,8 +44,8 @@ class Trainer:
     @property
     def every(self) -> int:
         """Steps from one measurement to the next."""
-        batch = self.lowering.batch or len(self.samples.y)
-        return self.lowering.check or -(-len(self.samples.y) // batch)
+        whole, rest = divmod(len(self.samples.y), self.lowering.batch or len(self.samples.y))
+        return self.lowering.check or whole + (rest > 1)
 
     def lower(self, start: Params, target: float, seed: int, measure: Measure) -> Lowered:
         """Train from ``start``, which is above the target, until ``measure`` finds it reached.
@@ -57,7 +57,8 @@ class Trainer:
             measure: From parameters to the network whose energy counts (with statistics of its own) and its energy.
 
         Returns:
-            The network that reached the target, else the best of those measured.
+            The network that reached the target, else the best of those measured; a copy of ``start`` where no energy
+            measured is a number.
 
         Raises:
             TrainingError: As soon as the loss is NaN or infinite.
@@ -65,21 +66,22 @@ class Trainer:
         working = copy.deepcopy(self.model).train()
         put(start, working, what="start")
         optimiser = rated(self.recipe.optimiser(working, self.settings))
-        best, evaluations, step = Lowered(start, math.inf, False, 0, 0), 0, 0
+        best = Lowered({name: tensor.clone() for name, tensor in start.items()}, math.inf, False, 0, 0)
+        evaluations, step = 0, 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived(seed, "dropout"))
             for step, (x, y) in enumerate(self._batches(seed)):
                 working.zero_grad()
                 loss = self.loss(working(x), y)
-                if self._is_due(step, value := float(loss.detach()), target):
+                if not math.isfinite(value := float(loss.detach())):
+                    raise TrainingError(self._diverged(value, step))
+                if self._is_due(step, value, target):
                     params, energy = measure(parameters(working))
                     evaluations += 1
                     if energy < best.energy:
                         best = Lowered(params, energy, energy <= target, 0, 0)
                     if best.reached or step == self.lowering.steps:
                         break
-                if not math.isfinite(value):
-                    raise TrainingError(self._diverged(value, step))
                 loss.backward()  # type: ignore[no-untyped-call]
                 set_rate(optimiser, step / self.lowering.steps)
                 optimiser.step()

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
@@ -32,6 +32,10 @@ _LOSSES: Mapping[Energy, Callable[[Tensor, Tensor], Tensor]] = {
     "squared error": F.mse_loss,
     "absolute error": F.l1_loss,
 }
+_OF_CLASSES = ("loss", "error")
+
+# A search that is kept is refused where this differs: raise it when the same arguments come to give other numbers.
+_FORMAT = 1
 
 
 class NetworkLandscape:
@@ -84,15 +88,16 @@ class NetworkLandscape:
             evaluation: ``family.evaluation``, a faster way to the same bits.
 
         Raises:
-            StringError: If the energy is unknown, targets do not fit it, or no parameter can be trained.
+            StringError: If the energy or ``statistics`` are unknown, targets do not fit the energy, or no parameter
+                can be trained.
             StatisticsError: If statistics have to be measured and there is no calibration data.
         """
         self._model, self._recipe, self._samples = copy.deepcopy(model).eval(), recipe, samples
         self._energy, self._lowering = energy, lowering or Lowering()
-        self._measured, self._evaluation = measured or samples, evaluation
+        self._measured, self._evaluation = samples if measured is None else measured, evaluation
         self._reference = parameters(model)
         self._names = tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)
-        self._check()
+        self._check(statistics)
         self._statistics: Statistics = statistics if has_statistics(model) else "interpolated"
         self._calibration = self._chosen(calibration) if has_statistics(model) else None
 
@@ -115,6 +120,7 @@ class NetworkLandscape:
 
         Raises:
             ParameterError: If ``a`` or ``b`` does not fit the network.
+            StringError: If targets have another shape than outputs.
         """
         if self._energy in _OF_CLASSES:
             curve = error_curve(
@@ -137,6 +143,7 @@ class NetworkLandscape:
 
         Raises:
             ParameterError: If ``start`` does not fit the network.
+            StringError: If targets have another shape than outputs.
             TrainingError: As soon as a loss is NaN or infinite.
         """
         (energy,) = self.energies(start, start, (0.0,))
@@ -146,22 +153,39 @@ class NetworkLandscape:
         return Lowered(found.params, found.energy, found.reached, found.steps, found.evaluations + 1)
 
     def gradient(self, params: Params, *, seed: int) -> Params:
-        """See ``Slope``: of the loss on one batch, normalised by the batch's own statistics."""
+        """See ``Slope``: of the loss on one batch, normalised by the batch's own statistics; 0 for what is not used."""
         working = {name: tensor.clone().requires_grad_(name in self._names) for name, tensor in params.items()}
         x, y = self._trainer.batch(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived(seed, "dropout"))
-            loss = _LOSSES[self._energy](call_in_place(self._training, working, x), y)
-        found = torch.autograd.grad(loss, [working[name] for name in self._names])
+            loss = _loss(self._energy, call_in_place(self._training, working, x), y)
+        found = torch.autograd.grad(loss, [working[name] for name in self._names], materialize_grads=True)
         return dict(zip(self._names, found, strict=True))
+
+    def settled(self, params: Params) -> Params:
+        """The network that has the energy of ``params`` when statistics are re-estimated.
+
+        Args:
+            params: Parameters and buffers by name; not changed.
+
+        Returns:
+            The same with statistics measured for this very network; ``params`` themselves where there are none.
+
+        Raises:
+            ParameterError: If ``params`` do not fit the network.
+        """
+        self.check(params)
+        return self._settled(params)
 
     def described(self) -> Mapping[str, Any]:
         """See ``Landscape``: digests stand for network and data."""
         tensors = {"x": self._samples.x, "y": self._samples.y}
         measured = {"x": self._measured.x, "y": self._measured.y}
         return {
+            "format": _FORMAT,
             "precision": self._recipe.name,
             "network": identity({"modules": repr(self._model), "shapes": _shapes(self._reference)}),
+            "trained": list(self._names),
             "data": digest(tensors),
             "measured": digest(measured),
             "energy": self._energy,
@@ -179,7 +203,7 @@ class NetworkLandscape:
         whole = self._lowering.batch is None or self._lowering.batch >= len(self._samples.y)
         random = any(isinstance(module, _DropoutNd) for module in self._model.modules())
         exact = whole and not random and self._calibration is None and self._measured is self._samples
-        loss = _LOSSES[self._energy]
+        loss = partial(_loss, self._energy)
         return Trainer(
             self._model, self._recipe, self._samples, loss, self._lowering, exact and self._energy != "error"
         )
@@ -209,20 +233,17 @@ class NetworkLandscape:
     def _regressed(self, params: Params) -> float:
         """Mean squared or absolute error over all outputs of all samples."""
         own = {name: tensor.clone() for name, tensor in params.items()}  # some quantisers clamp latents in place
-        loss, total = _LOSSES[self._energy], 0.0
+        total = 0.0
         for x, y in zip(torch.split(self._measured.x, BATCH), torch.split(self._measured.y, BATCH), strict=True):
             found = call_in_place(self._model, own, x)
-            if found.shape != y.shape:
-                raise StringError(
-                    f"expected targets in the shape of the outputs, {list(found.shape)}, got {list(y.shape)}: "
-                    "reshape them"
-                )
-            total += float(loss(found.double(), y.double())) * len(y)
+            total += float(_loss(self._energy, found.double(), y.double())) * len(y)
         return total / len(self._measured.y)
 
-    def _check(self) -> None:
+    def _check(self, statistics: Statistics) -> None:
         if self._energy not in get_args(Energy):
             raise StringError(f"energy: expected one of {', '.join(get_args(Energy))}, got {self._energy!r}")
+        if statistics not in get_args(Statistics):
+            raise StringError(f"statistics: expected one of {', '.join(get_args(Statistics))}, got {statistics!r}")
         if not self._names:
             raise StringError(
                 f"{type(self._model).__name__} has no parameter that can be trained: expected a model whose parameters "
@@ -247,7 +268,13 @@ class NetworkLandscape:
         return calibration
 
 
-_OF_CLASSES = ("loss", "error")
+def _loss(energy: Energy, output: Tensor, y: Tensor) -> Tensor:
+    """What beads are trained on; the energy itself but for ``"error"``."""
+    if energy not in _OF_CLASSES and output.shape != y.shape:
+        raise StringError(
+            f"expected targets in the shape of the outputs, {list(output.shape)}, got {list(y.shape)}: reshape them"
+        )
+    return _LOSSES[energy](output, y)
 
 
 def _shapes(params: Params) -> dict[str, list[int]]:

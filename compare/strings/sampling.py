@@ -71,6 +71,7 @@ def sample_strings(
         settings: How to search; without them the defaults.
         seed: Seeds of beads are derived from it and from their places in the string.
         jobs: Processes that measure and train at a time, as joblib takes it; the result is the same for any number.
+            Landscapes of Brevitas models cannot be sent to other processes.
         folder: Where the search is kept after each generation. One that is there is taken up, and gives the same bits
             as without interruption.
         describe: Text before the progress line; None shows none.
@@ -79,8 +80,10 @@ def sample_strings(
         A string for each level, up to the first that is not shown connected: lower ones would be harder.
 
     Raises:
-        StringError: For levels that make no schedule.
-        ParameterError: If ``b`` does not fit ``a``, or a number is not finite.
+        StringError: For levels that make no schedule, for ``jobs=0``, or for several processes if the landscape cannot
+            be sent to them.
+        ParameterError: If ``b`` does not fit ``a``, both do not fit the landscape, or a number is not finite.
+        TrainingError: If the loss of a bead becomes NaN or infinite.
         StoreError: If the folder holds another search, or a damaged one.
         OutputError: If the folder cannot be written, or another process is at work in it.
     """

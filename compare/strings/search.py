@@ -223,13 +223,18 @@ def _pairs(beads: Sequence[Bead]) -> list[tuple[Params, Params]]:
 
 def _energies(landscape: Landscape, task: tuple[Params, Params, tuple[float, ...]]) -> tuple[float, ...]:
     found = landscape.energies(*task)
-    # What is no number compares as neither above nor below.
-    return tuple(math.inf if math.isnan(energy) else energy for energy in found)
+    return tuple(map(_comparable, found))
 
 
 def _lowered(landscape: Landscape, task: tuple[Params, float, int]) -> Lowered:
     start, target, seed = task
-    return landscape.lower(start, target, seed=seed)
+    found = landscape.lower(start, target, seed=seed)
+    return replace(found, energy=_comparable(found.energy))
+
+
+def _comparable(energy: float) -> float:
+    """What is no number compares as neither above nor below."""
+    return math.inf if math.isnan(energy) else energy
 
 
 def _cost(found: Iterable[Lowered]) -> Cost:

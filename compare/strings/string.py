@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 import torch
 
-from compare.params import Params, lerp
+from compare.params import ParameterError, Params, lerp
 from compare.runs.strings import StringLevel
 from compare.strings.settings import StringSettings
 
@@ -24,7 +24,8 @@ class Bead:
 
     Attributes:
         params: Parameters and buffers by name.
-        energy: Its energy.
+        energy: Its energy as the landscape measures it; where statistics are re-estimated, that of
+            ``NetworkLandscape.settled(params)``.
         inserted: False for the two ends.
     """
 
@@ -122,6 +123,9 @@ class String:
     def __call__(self, t: float) -> Params:
         """The network at ``t`` from 0 to 1, segments taking equal shares of t.
 
+        Statistics between two beads are mixed ones: pass it to ``NetworkLandscape.settled`` if the landscape
+        re-estimates them.
+
         Raises:
             ValueError: For t outside [0, 1].
         """
@@ -142,10 +146,16 @@ def joint_length(networks: Sequence[Params], names: Sequence[str]) -> float:
     Returns:
         The length.
 
+    Raises:
+        ParameterError: If a network has no parameter of a name.
+
     Example:
         >>> joint_length([{"w": torch.zeros(2)}, {"w": torch.tensor([3.0, 4.0])}, {"w": torch.zeros(2)}], ["w"])
         10.0
     """
+    missing = [name for name in names if not all(name in network for network in networks)]
+    if missing:
+        raise ParameterError(f"expected networks with parameters {', '.join(names)}, got none for {', '.join(missing)}")
     return math.fsum(_distance(a, b, names) for a, b in itertools.pairwise(networks))
 
 
@@ -155,7 +165,7 @@ def _distance(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor], name
 
 
 def recorded(string: String) -> StringLevel:
-    """A string's numbers for a record, without its networks."""
+    """A string's numbers for a record, without its networks; an energy that is no finite number is None."""
     return StringLevel(
         level=string.level,
         verdict=string.verdict,
@@ -164,10 +174,14 @@ def recorded(string: String) -> StringLevel:
         beads=len(string.beads),
         length=string.length,
         distance=string.distance,
-        maximum=string.maximum,
-        finer_maximum=string.finer_maximum,
+        maximum=_finite(string.maximum),
+        finer_maximum=_finite(string.finer_maximum),
         generations=string.generations,
         steps=string.cost.steps,
         evaluations=string.cost.evaluations,
         seconds=string.cost.seconds,
     )
+
+
+def _finite(energy: float) -> float | None:
+    return energy if math.isfinite(energy) else None
