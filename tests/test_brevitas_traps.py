@@ -69,6 +69,18 @@ def test_the_clamp_overwrites_latents_in_brevitas_and_never_here() -> None:
     assert changes(kept, parameters(model)) == []
 
 
+def test_clipping_leaves_latents_that_are_not_trained_alone() -> None:
+    model = qnn.QuantLinear(4, 3, bias=False, weight_quant=BINARY)
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+    model.weight.requires_grad_(False)
+    FAMILY.recipe.after_step(model)
+    assert bool((model.weight == 3).all())
+    model.weight.requires_grad_(True)
+    FAMILY.recipe.after_step(model)
+    assert bool((model.weight == 1).all())
+
+
 def test_scale_0_1_is_not_exact_under_permutation_and_the_graph_does_not_say_so() -> None:
     """Sums of +-0.1 depend on their order; what they decide seldom does, and in float64 hardly ever."""
     x = 2.0 * torch.randint(0, 17, (200, 64), generator=torch.Generator().manual_seed(0)) - 16

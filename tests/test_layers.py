@@ -176,3 +176,12 @@ def test_bad_flip_ratios() -> None:
         flip_ratio({"w": w}, {"w": w[:1]})
     with pytest.raises(ValueError, match="expected latent weights, got none"):
         flip_ratio({}, {})
+
+
+def test_latents_that_are_not_trained_are_not_clipped() -> None:
+    model = BinaryLinear(3, 2)
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+    model.weight.requires_grad_(False)
+    clip_latents_(model)
+    assert bool((model.weight == 2).all())

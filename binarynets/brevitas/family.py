@@ -66,7 +66,7 @@ def clip_latents_(model: nn.Module, bound: float = 1.0) -> None:
     """Clip latent weights to [-bound, bound], in place, as BinaryNet does (arXiv 1602.02830).
 
     Args:
-        model: A Brevitas model; parameters that are not quantised are left alone.
+        model: A Brevitas model; parameters that are not quantised, or require no gradient, are left alone.
         bound: Largest magnitude that stays.
 
     Raises:
@@ -75,7 +75,8 @@ def clip_latents_(model: nn.Module, bound: float = 1.0) -> None:
     if not 0 < bound < math.inf:
         raise ValueError(f"bound: expected a positive finite number, got {bound}")
     for weight in quantised_weights(model).values():
-        weight.clamp_(-bound, bound)
+        if weight.requires_grad:
+            weight.clamp_(-bound, bound)
 
 
 def optimiser(model: nn.Module, settings: TrainingSettings) -> Optimiser:
