@@ -23,7 +23,7 @@ from compare.seeds import derived
 from compare.training import TrainingSettings, train
 from fullprecision.conserved import SCHEMES, DriftLaw, Log, Quantity, conserved_quantities, drawn, drift_law, expected
 from fullprecision.conserved.cases import problem, wrong
-from fullprecision.conserved.imbalance import Arm, descended
+from fullprecision.conserved.imbalance import Arm, balanced_exponent, descended, scaled
 
 FAMILIES = {"full": fullprecision, "binary": binarynets}
 ARMS: tuple[Arm, ...] = ("same function", "initial scale")
@@ -68,12 +68,12 @@ class Job:
     def run(self) -> None:
         """Make it, on one thread."""
         torch.set_num_threads(1)
-        began, measure = time.perf_counter(), MEASURES[self.kind]
+        began, measure = time.process_time(), MEASURES[self.kind]
         found = measure(self)
         piece = Piece(
             identity=self.identity,
             name=f"{self.kind}, {self.name}, seed {self.seed}",
-            seconds=time.perf_counter() - began,
+            seconds=time.process_time() - began,
             provenance=self.made,
             **found,
         )
@@ -185,7 +185,8 @@ def courses(job: Job) -> dict[str, Any]:
         epochs=job.settings["epochs"], optimiser="adam", learning_rate=job.settings["learning_rate"]
     )
     log = Log(quantities)
-    steps = -(-len(data.train.y) // settings.batch)
+    full, rest = divmod(len(data.train.y), settings.batch)
+    steps = full + (rest > 1)  # the loop leaves out a last batch of one sample
     trained = train(model, data, recipe, settings=settings, seed=job.seed, observe=log, observe_every=steps)
     last = trained.history[-1]
     return {
@@ -225,13 +226,14 @@ def orbits(job: Job) -> dict[str, Any]:
     graph = compare.trace(model, samples.x[:8], fullprecision.FAMILY)
     (quantity,) = conserved_quantities(graph, model)
     given, exponents = job.settings["orbit"], job.settings["exponents"]
+    params = compare.parameters(model)
+    least = balanced_exponent(graph, model, params, samples)
+    balanced = (least, float(quantity(scaled(graph, params, least)).mean()))
     found = []
     for arm in ARMS:
-        starts = descended(
-            graph, model, compare.parameters(model), samples, quantity, exponents=exponents, arm=arm, **given
-        )
+        starts = descended(graph, model, params, samples, quantity, exponents=exponents, arm=arm, **given)
         kept = tuple(records.Start(**vars(start)) for start in starts)
-        found.append(records.Orbit(seed=job.seed, arm=arm, starts=kept))
+        found.append(records.Orbit(seed=job.seed, arm=arm, balanced=balanced, starts=kept))
     return {"orbits": tuple(found)}
 
 

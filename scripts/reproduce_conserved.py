@@ -8,6 +8,7 @@ the records, OUT/conserved.json, for digits; OUT/conserved-DATA.* for other data
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,14 +29,16 @@ from compare.runs.files import check_writable, sole_writer
 from compare.runs.provenance import command_line, provenance
 from compare.runs.record import Provenance
 from fullprecision.conserved import SCHEMES
-from fullprecision.conserved.cases import CASES
+from fullprecision.conserved.cases import CASES, CHANNELS, EPS, HIDDEN, INPUTS, OUTPUTS, PIXELS
 
-TIME, RATES = 2.0, (0.008, 0.004, 0.002, 0.001)
+TIME, RATES = 1.6, (0.008, 0.004, 0.002, 0.001)
 RATES_ON_DATA = (0.05, 0.025, 0.0125, 0.00625)
-EXPONENTS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
+EXPONENTS = (-1.4, -1.15, -0.9, -0.65, -0.4, -0.15, 0.1, 0.35, 0.6, 0.85, 1.1)
+"""With Kaiming's weights the first five have Q > 0; below them the curvature at the start is too large for the step."""
+
 ORBIT = {"rate": 0.01, "steps": 200, "target": 0.3, "most": 3000}
 INPUT_NORM = 8.0
-HIDDEN = 32
+WIDTH = 32
 INITIAL_SIZES = ((64, 32, 10), (10, 32, 64))
 
 
@@ -74,18 +77,29 @@ def configuration(options: argparse.Namespace) -> dict[str, Any]:
     for name, smallest in least.items():
         if (got := getattr(options, name)) < smallest:
             raise ConservedScriptError(f"--{name}: expected at least {smallest}, got {got}")
-    if not options.time > 0 or abs(options.time / RATES_ON_DATA[0] - round(options.time / RATES_ON_DATA[0])) > 1e-9:
+    if (
+        not 0 < options.time < math.inf
+        or abs(options.time / RATES_ON_DATA[0] - round(options.time / RATES_ON_DATA[0])) > 1e-9
+    ):
         raise ConservedScriptError(f"--time: expected a positive multiple of {RATES_ON_DATA[0]}, got {options.time}")
     if options.jobs == 0:
         raise ConservedScriptError("--jobs: expected a number of processes, or -1 for one for each core, got 0")
     plain: dict[str, Any] = {name: getattr(options, name) for name in (*least, "time", "data")}
     return {
         **plain,
+        "problem": {
+            "inputs": INPUTS,
+            "hidden": HIDDEN,
+            "outputs": OUTPUTS,
+            "eps": EPS,
+            "pixels": list(PIXELS),
+            "channels": CHANNELS,
+        },
         "problem_time": TIME,
         "problem_rates": list(RATES),
         "rates": list(RATES_ON_DATA),
         "learning_rate": 3e-3,
-        "hidden": HIDDEN,
+        "hidden": WIDTH,
         "exponents": list(EXPONENTS),
         "input_norm": INPUT_NORM,
         "orbit": ORBIT,
@@ -114,6 +128,8 @@ def measured(options: argparse.Namespace) -> Conserved:
     """
     settings, made = configuration(options), provenance(threads=1, command=command_line())
     data = compare.load_data(options.data, root=options.data_root)
+    if options.samples > (most := len(data.train.y)):
+        raise ConservedScriptError(f"--samples: expected at most the {most} training samples, got {options.samples}")
     settings["fingerprint"] = data.fingerprint
     work = list(jobs(options, settings, made))
     check_writable(options.run / "lock")

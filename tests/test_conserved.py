@@ -1,6 +1,8 @@
 """Conserved quantities: the flow along the gradient keeps each, not wrong ones; drift is in proportion to the step."""
 
+import importlib
 import math
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -76,6 +78,25 @@ def convolutions(activation: nn.Module) -> nn.Module:
     )
 
 
+def grouped(first: int, second: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(4, 4, 3, groups=first), nn.Conv2d(4, 4, 2, groups=second), nn.Flatten(), nn.Linear(4, 3)
+    )
+
+
+class SeveralExponents(nn.Module):
+    """Two consumers of one unit: behind ReLU and behind its square."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(5, 6), nn.Linear(6, 3), nn.Linear(6, 3)
+        self.square = SquaredReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        return self.second(torch.relu(hidden)) + self.third(self.square(hidden))
+
+
 class Case:
     def __init__(
         self, model: nn.Module, x: Tensor, *, whitened: bool = False, training: bool = False, std: float = 0.6
@@ -122,6 +143,10 @@ CASES = {
     "radial": (lambda: Case(two_layers(Squash()), WHITE, whitened=True), {"radial"}),
     "radial square": (lambda: Case(two_layers(RadialSquare(), bias=True), _x()), {"layer"}),
     "batch normalisation": (lambda: Case(fullprecision.mlp(5, [6, 4], 3), _x(), training=True), {"units", "rows"}),
+    "grouped, then linear": (lambda: Case(grouped(2, 1), _x(0, 8, 4, 4, 4)), {"units", "matrix"}),
+    "depthwise, then linear": (lambda: Case(grouped(4, 1), _x(0, 8, 4, 4, 4)), {"units", "matrix"}),
+    "linear, then grouped": (lambda: Case(grouped(1, 2), _x(0, 8, 4, 4, 4)), {"units"}),
+    "several exponents": (lambda: Case(SeveralExponents(), _x(), std=0.3), {"units"}),
     "residual": (
         lambda: Case(fullprecision.resnet((1, 4, 4), [3], [1], 3), _x(0, 8, 1, 4, 4), training=True),
         {"units", "rows"},
@@ -154,7 +179,11 @@ def test_the_flow_along_the_gradient_keeps_each_quantity(name: str) -> None:
         assert quantity(case.params).abs().max() > 0
 
 
-@pytest.mark.parametrize("name", ["linear", "relu", "leaky relu", "squared relu", "tanh", "sigmoid", "radial"])
+SHALLOW = ("linear", "relu", "leaky relu", "squared relu", "tanh", "sigmoid", "radial", "several exponents")
+STEEP = ("linear convolutions", "batch normalisation", "residual")
+
+
+@pytest.mark.parametrize("name", SHALLOW)
 def test_drift_is_in_proportion_to_the_step(name: str) -> None:
     case = CASES[name][0]()
     for law in drift_law(case.loss, case.params, case.quantities, names=case.names, time=1.0, rates=RATES):
@@ -162,7 +191,15 @@ def test_drift_is_in_proportion_to_the_step(name: str) -> None:
         assert law.losses[1] < 0.9 * law.losses[0]
 
 
-@pytest.mark.parametrize("name", ["linear", "relu", "squared relu", "tanh", "sigmoid", "radial"])
+@pytest.mark.parametrize("name", STEEP)
+def test_drift_is_in_proportion_to_short_steps_where_the_loss_is_steep(name: str) -> None:
+    case, rates = CASES[name][0](), [rate / 10 for rate in RATES]
+    for law in drift_law(case.loss, case.params, case.quantities, names=case.names, time=0.05, rates=rates):
+        assert 0.9 <= law.slope <= 1.1
+        assert law.losses[1] < 0.99 * law.losses[0]
+
+
+@pytest.mark.parametrize("name", ["linear", "relu", "leaky relu", "squared relu", "tanh", "sigmoid", "radial"])
 def test_the_drift_of_a_wrong_quantity_does_not_fall_with_the_step(name: str) -> None:
     case = CASES[name][0]()
     wrong = [wrongly(quantity) for quantity in case.quantities]
@@ -195,6 +232,48 @@ def test_values_are_those_of_the_formulas() -> None:
         for j in range(6):
             value = sum(u[k, i] * u[k, j] for k in range(3)) - sum(v[i, k] * v[j, k] for k in range(5)) - b[i] * b[j]
             assert math.isclose(found(case.params)[i, j], value, abs_tol=1e-12)
+
+
+def test_formulas_name_exponents() -> None:
+    """Numbers are those of the ties; the name of a formula with several exponents does not pretend to one."""
+    case = CASES["several exponents"][0]()
+    (found,) = case.quantities
+    assert found.formula == "sum of e |w|^2 over ties"
+    v, b, u, w = (case.params[f"{name}"] for name in ("first.weight", "first.bias", "second.weight", "third.weight"))
+    literal = (w**2).sum(0) + (u**2).sum(0) / 2 - ((v**2).sum(1) + b**2) / 2
+    torch.testing.assert_close(found(case.params), literal)
+    formulas = {name: [each.formula for each in CASES[name][0]().quantities] for name in ("relu", "squared relu")}
+    assert formulas == {"relu": ["|u|^2 - |v|^2"], "squared relu": ["|u|^2 - |v|^2 / 2"]}
+
+
+class DataDependent(nn.Module):
+    """Cannot be looked into."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x) if x.sum() > 0 else x.relu()
+
+
+class OwnTanh(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x)
+
+
+def test_modules_that_cannot_be_looked_into_are_taken_whole() -> None:
+    model = two_layers(DataDependent())
+    graph = compare.trace(model, _x().float(), fullprecision.FAMILY, rules={DataDependent: elementwise})
+    assert not conserved_quantities(graph, model)
+    own = Case(two_layers(OwnTanh()), WHITE, whitened=True)  # others are looked into
+    assert own.kinds() == {"elementwise"}
+
+
+def test_networks_of_brevitas_have_their_quantities_marked() -> None:
+    qnn = pytest.importorskip("brevitas.nn")
+    family = importlib.import_module("binarynets.brevitas").FAMILY
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Brevitas' own, while it is built and run
+        model = nn.Sequential(qnn.QuantLinear(5, 6, bias=False), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+        found = conserved_quantities(compare.trace(model, _x().float(), family), model)
+    assert [(each.kind, each.surrogate) for each in found] == [("units", True), ("rows", True)]
 
 
 def test_gains_and_offsets_balance_the_columns_behind() -> None:
@@ -360,6 +439,13 @@ def test_refusals() -> None:
         orthonormal(_x(0, 6, 5))
     with pytest.raises(ConservedError, match="linearly independent"):
         orthonormal(torch.ones(2, 5))
+    with pytest.raises(ConservedError, match="expected finite floating-point numbers, got"):
+        orthonormal(torch.eye(3, dtype=torch.int64))
+    for bad in (math.nan, math.inf):
+        with pytest.raises(ConservedError, match="expected finite floating-point numbers"):
+            orthonormal(torch.eye(3) * bad)
+        with pytest.raises(ConservedError, match="expected orthonormal ones"):
+            conserved_quantities(graph, case.model, samples=torch.full((2, 5), bad))
     with pytest.raises(ConservedError, match="names: expected some of"):
         gradient_descent(case.loss, case.params, names=["none"], rate=0.1, steps=1)
     with pytest.raises(ConservedError, match="positive rate"):
@@ -370,3 +456,34 @@ def test_refusals() -> None:
         drift_law(case.loss, case.params, case.quantities, names=case.names, time=1.0, rates=[0.1])
     with pytest.raises(ConservedError, match="a multiple of each rate"):
         drift_law(case.loss, case.params, case.quantities, names=case.names, time=1.0, rates=[0.1, 0.03])
+    for bad in (math.nan, math.inf, 0.0):
+        with pytest.raises(ConservedError, match="time: expected a positive number"):
+            drift_law(case.loss, case.params, case.quantities, names=case.names, time=bad, rates=[0.1, 0.05])
+        with pytest.raises(ConservedError, match="two different positive"):
+            drift_law(case.loss, case.params, case.quantities, names=case.names, time=1.0, rates=[0.1, bad])
+
+
+def test_a_descent_that_diverges_in_its_last_step_is_refused() -> None:
+    case = CASES["relu"][0]()
+    with pytest.raises(ConservedError, match="after 1 steps"):
+        gradient_descent(case.loss, case.params, names=case.names, rate=1e200, steps=1)
+    # Where the loss does not see it, the drift does.
+    (quantity,) = case.quantities
+    with pytest.raises(ConservedError, match="became infinite"):
+        drift_law(
+            lambda params: params["0.weight"].sum().clamp(max=1.0) + params["2.weight"].sum() * 1e-3,
+            {**case.params, "0.weight": case.params["0.weight"] - 9},
+            [quantity],
+            names=["0.weight"],
+            time=1e200,
+            rates=[1e200, 5e199],
+        )
+
+
+def test_a_start_without_terms_has_no_unit_for_its_drift() -> None:
+    case = CASES["relu"][0]()
+    (quantity,) = case.quantities
+    zero = {name: torch.zeros_like(tensor) for name, tensor in case.params.items()}
+    assert relative_drift(quantity, zero, zero) == 0
+    with pytest.raises(ConservedError, match="all terms are 0 at the start"):
+        relative_drift(quantity, zero, case.params)

@@ -1,6 +1,7 @@
 """Starts of one function and another quantity, and the small problems of the measurements."""
 
 import math
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -13,7 +14,7 @@ import fullprecision
 from compare.evaluation import curvature
 from fullprecision.conserved import ConservedError, conserved_quantities, drift_law
 from fullprecision.conserved.cases import CASES, problem, wrong
-from fullprecision.conserved.imbalance import descended, enlarged, scaled
+from fullprecision.conserved.imbalance import balanced_exponent, descended, enlarged, scaled
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,32 @@ def test_elements_keep_the_function_and_change_the_quantity() -> None:
     u, v = (params["2.weight"] ** 2).sum(0), (params["0.weight"] ** 2).sum(1) + params["0.bias"] ** 2
     torch.testing.assert_close(quantity(moved), u * math.exp(-1.4) - v * math.exp(1.4))
     torch.testing.assert_close(quantity(other), u - v * math.exp(1.4))
+
+
+def _squared_gradient(model: nn.Module, params: dict[str, Tensor], samples: Samples) -> float:
+    point = {name: tensor.clone().requires_grad_() for name, tensor in params.items()}
+    F.cross_entropy(compare.call(model, point, samples.x), samples.y).backward()
+    return sum(float((tensor.grad**2).sum()) for tensor in point.values())
+
+
+def test_the_balanced_kernel_is_where_the_squared_gradient_is_least() -> None:
+    """And it is the same to either side, as A e^(2c) + B e^(-2c) + C is."""
+    model, graph, params, samples = _setting()
+    params = scaled(graph, params, 0.4)
+    found = balanced_exponent(graph, model, params, samples)
+    away = {d: _squared_gradient(model, scaled(graph, params, found + d), samples) for d in (-0.6, -0.01, 0, 0.01, 0.6)}
+    assert away[0] < min(away[-0.01], away[0.01])
+    assert away[-0.6] == pytest.approx(away[0.6], rel=1e-6)
+    assert balanced_exponent(graph, model, scaled(graph, params, found), samples) == pytest.approx(0, abs=1e-6)
+
+
+def test_balance_has_the_closed_form() -> None:
+    model, graph, params, samples = _setting()
+    point = {name: tensor.clone().requires_grad_() for name, tensor in params.items()}
+    F.cross_entropy(compare.call(model, point, samples.x), samples.y).backward()
+    squares = {name: float((tensor.grad**2).sum()) for name, tensor in point.items()}
+    closed = math.log((squares["0.weight"] + squares["0.bias"]) / squares["2.weight"]) / 4
+    assert balanced_exponent(graph, model, params, samples) == pytest.approx(closed, abs=1e-6)
 
 
 @pytest.mark.parametrize("steps", [12, 380])
@@ -90,6 +117,41 @@ def test_refusals() -> None:
     (quantity,) = conserved_quantities(graph, model)
     with pytest.raises(ConservedError, match="lower the rate"):
         descended(graph, model, params, samples, quantity, exponents=[0.0], rate=1e200, steps=9)
+    with pytest.raises(ConservedError, match="expected gradients in incoming and in outgoing weights"):
+        balanced_exponent(graph, model, {name: torch.zeros_like(each) for name, each in params.items()}, samples)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"arm": "x"}, "arm: expected one of same function, initial scale, got 'x'"),
+        ({"rate": -0.1}, "rate, target: expected positive numbers, got -0.1"),
+        ({"rate": math.nan}, "rate, target: expected positive numbers"),
+        ({"target": 0.0}, "rate, target: expected positive numbers"),
+        ({"steps": 0}, "steps, most: expected at least 1 and 0, got 0"),
+        ({"most": -1}, "steps, most: expected at least 1 and 0"),
+        ({"exponents": []}, "exponents: expected at least one finite number"),
+        ({"exponents": [math.inf]}, "exponents: expected at least one finite number"),
+    ],
+)
+def test_options_that_make_no_descent_are_refused(options: dict, message: str) -> None:
+    model, graph, params, samples = _setting()
+    (quantity,) = conserved_quantities(graph, model)
+    with pytest.raises(ConservedError, match=re.escape(message)):
+        descended(graph, model, params, samples, quantity, **{"exponents": [0.0], **options})
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(5), nn.Dropout(0.5)])
+def test_what_depends_on_the_mode_is_refused_in_training(layer: nn.Module) -> None:
+    model = nn.Sequential(nn.Linear(4, 5), layer, nn.ReLU(), nn.Linear(5, 3)).double()
+    _, _, _, samples = _setting()
+    graph = compare.trace(model, samples.x, fullprecision.FAMILY)
+    quantity = conserved_quantities(graph, model)[0]
+    options = {"exponents": [0.0], "rate": 0.01, "steps": 1, "target": 9.0}
+    with pytest.raises(ConservedError, match=r"'1': expected neither normalisation by the batch nor dropout"):
+        descended(graph, model, compare.parameters(model), samples, quantity, **options)
+    model.eval()
+    assert descended(graph, model, compare.parameters(model), samples, quantity, **options)[0].steps == 0
 
 
 @pytest.mark.parametrize("name", CASES)

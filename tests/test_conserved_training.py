@@ -114,6 +114,50 @@ def test_a_log_keeps_the_course() -> None:
         Log([])
 
 
+def test_a_log_of_a_training_that_goes_on_measures_from_the_start_it_is_given() -> None:
+    quantities = _quantities()
+    start, *seen = ({name: tensor * size for name, tensor in _parameters().items()} for size in (1.0, 1.1, 1.3))
+    whole, late, told = Log(quantities), Log(quantities), Log(quantities, start)
+    for log, points in ((whole, (start, *seen)), (late, seen), (told, seen)):
+        for point in points:
+            log(3 - len(points) + len(log.steps), point)
+    assert told.steps == late.steps == (1, 2)
+    assert told.drifts(0) == whole.drifts(0)[1:]
+    assert late.drifts(0)[0] == 0 < told.drifts(0)[0]
+
+
+def test_a_log_computes_terms_once_a_step() -> None:
+    calls = []
+    quantity = _quantities()[0]
+
+    def terms(params):
+        calls.append(1)
+        return quantity.terms(params)
+
+    Log([replace(quantity, terms=terms)])(0, _parameters())
+    assert len(calls) == 1
+
+
+def test_logs_without_a_course_are_refused() -> None:
+    log = Log(_quantities())
+    for ask in (log.values, log.drifts):
+        with pytest.raises(ConservedError, match="nothing was seen yet"):
+            ask(0)
+    with pytest.raises(ConservedError, match=r"start: expected parameters of the network, got none named linear"):
+        Log(_quantities(), {})
+    zero = {name: torch.zeros_like(tensor) for name, tensor in _parameters().items()}
+    log(0, zero)
+    assert log.drifts(0) == (0.0,)
+    log(1, _parameters())
+    with pytest.raises(ConservedError, match="all terms are 0 at the start"):
+        log.drifts(0)
+
+
+def _parameters():
+    torch.manual_seed(0)
+    return compare.parameters(fullprecision.mlp(64, [12, 9], 3))
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("sizes", [(8, 5, 3), (3, 6, 10)])
 def test_initial_values_have_the_closed_form_moments(scheme, sizes: tuple[int, int, int]) -> None:

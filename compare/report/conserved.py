@@ -66,14 +66,17 @@ def _made_by(found: Conserved, name: str) -> Iterator[str]:
 
 def _method(found: Conserved) -> Iterator[str]:
     given = found.configuration
-    orbit = given["orbit"]
+    orbit, problem, exponents = given["orbit"], given["problem"], given["exponents"]
+    pixels = " x ".join(map(str, problem["pixels"]))
     yield "### How it was measured"
     yield paragraph(
-        f"Problems: networks with 8 inputs, 6 hidden units and 3 outputs, normal targets, mean squared error, double "
-        f"precision, plain gradient descent for time {given['problem_time']:g} with steps "
+        f"Problems: networks with {problem['inputs']} inputs, {problem['hidden']} hidden units and "
+        f"{problem['outputs']} outputs, the convolutions with inputs of {pixels} pixels, {problem['hidden']} and "
+        f"{problem['channels']} channels and a linear map; normal targets, mean squared error, double precision, "
+        f"plain gradient descent for time {given['problem_time']:g} with steps "
         f"{', '.join(f'{rate:g}' for rate in given['problem_rates'])}, {given['seeds']} seeds. tanh, sigmoid and "
-        "radial tanh have 8 orthonormal samples and no bias before the function; batch normalisation is in training "
-        "mode, with eps 1e-12."
+        f"radial tanh have {problem['inputs']} orthonormal samples and no bias before the function; batch "
+        f"normalisation is in training mode, with eps {problem['eps']:g}."
     )
     yield paragraph(
         f"On data: perceptrons with two hidden layers of {given['hidden']} units and batch normalisation in training "
@@ -91,7 +94,9 @@ def _method(found: Conserved) -> Iterator[str]:
     yield paragraph(
         f"Speed and curvature: a perceptron with {given['hidden']} ReLU units and biases, without normalisation, "
         f"Kaiming initialisation, inputs centred, of root mean square norm {given['input_norm']:g}; "
-        f"{given['networks']} networks, each started from {len(given['exponents'])} points, steps of {orbit['rate']:g} "
-        f"on {given['samples']} samples at once. Rate: fall of the log of the loss over {orbit['steps']} steps. "
-        f"Target: a loss of {orbit['target']:g} nats, within {orbit['most']} steps."
+        f"{given['networks']} networks, each started from {len(exponents)} points (incoming weights times e^c, "
+        f"outgoing ones times e^-c, c from {min(exponents):g} to {max(exponents):g}; balance c* is computed from "
+        f"the squared gradients in both at c = 0), steps of {orbit['rate']:g} on {given['samples']} samples at once. "
+        f"Rate: fall of the log of the loss over {orbit['steps']} steps. Target: a loss of {orbit['target']:g} nats, "
+        f"within {orbit['most']} steps."
     )

@@ -7,6 +7,7 @@ import altair as alt
 import vl_convert
 
 from compare.report.charts import BLUE, GREEN, ORANGE, Chart, Row, finished
+from compare.report.conserved_statistics import FIRST_EIGENVALUE, LAST_EIGENVALUE, RATE
 from compare.runs.conserved import Conserved
 
 HUES = {"full": BLUE, "binary": ORANGE}
@@ -40,7 +41,7 @@ def _drift_chart(found: Conserved) -> Chart | None:
     ]
     return _panels(
         "Drift against step size, on data",
-        "Plain gradient descent for the same time with four step sizes, one line for each network; both axes are "
+        "Plain gradient descent for the same time with several step sizes, one line for each network; both axes are "
         "logarithmic. Gradient flow conserves a quantity whose drift falls with the step. It falls in full precision; "
         "latent weights of binary networks follow straight-through gradients.",
         rows,
@@ -93,11 +94,7 @@ def _orbit_chart(found: Conserved) -> Chart | None:
     rows: list[Row] = []
     for orbit in (orbit for orbit in found.orbits if orbit.arm == "same function"):
         for start in orbit.starts:
-            values = {
-                "largest eigenvalue at the start": start.first_eigenvalue,
-                "rate of convergence": start.rate,
-                "largest eigenvalue at the target": start.last_eigenvalue,
-            }
+            values = {each.name: each.of(start) for each in (FIRST_EIGENVALUE, RATE, LAST_EIGENVALUE)}
             rows += [
                 {"panel": name, "precision": "full", "seed": orbit.seed, "value": start.value, "number": number}
                 for name, number in values.items()

@@ -9,15 +9,21 @@ from scipy import stats
 from compare.relations.bootstrap import Interval
 from compare.report.conserved_statistics import (
     MEASURES,
-    SIDES,
+    RATE,
+    Measure,
+    above,
+    below,
     cell,
     chosen,
     correlation,
     deviates,
+    from_balance,
     grouped,
+    number,
     over,
     ratio_of,
     slopes,
+    turn,
 )
 from compare.report.table import Table
 from compare.runs.conserved import Conserved, Course, Initial, Law, Orbit
@@ -57,7 +63,10 @@ def claim_table(found: Conserved) -> Table:
         "What is claimed, what would refute it, what was measured",
         "Intervals are 95 % bootstrap intervals over seeds or networks. A claim holds if the whole interval does what "
         "it says, does not hold if the whole interval does what would refute it, and is not decided otherwise. Of "
-        "several quantities all must hold, and one that does not is enough.",
+        "several quantities all must hold, and one that does not is enough. Ratios of drifts by gradient descent are "
+        "those of the step that is named: where one drift falls with the step and the other does not, the ratio grows "
+        "as steps shrink. A correlation with |Q| on one side of 0 does not say that the least lies at 0: the Q at "
+        "which it lies is given, and the distance from balance is the guide's prediction.",
         ("claim", "refuted if", "measured", "verdict"),
         tuple((each.claim, each.refuted, each.measured, each.verdict) for each in claims(found)),
         keys=4,
@@ -94,8 +103,10 @@ def _control_claims(found: Conserved) -> Iterator[Claim]:
 
 def _latent_claims(found: Conserved) -> Iterator[Claim]:
     """Binary latents beside full precision: the drift of the same quantity, each in units of its own scale."""
+    on_data = [law for law in found.laws if law.case.startswith("on data, ")]
+    step = min((rate for law in on_data for rate in law.rates), default=0.0)
     for what, drifts in (
-        ("by gradient descent with the smallest steps", _smallest(found.laws)),
+        (f"by gradient descent with steps of {step:g}, the smallest", _smallest(on_data)),
         ("over training with Adam", _final(found.courses)),
     ):
         names = dict.fromkeys(name for precision, name in drifts if precision == "binary")
@@ -117,9 +128,8 @@ Drifts = dict[tuple[str, str], list[float]]
 def _smallest(laws: Sequence[Law]) -> Drifts:
     drifts: Drifts = {}
     for law in laws:
-        if law.case.startswith("on data, "):
-            place = (law.case.removeprefix("on data, "), f"{law.quantity} ({law.formula})")
-            drifts.setdefault(place, []).append(min(zip(law.rates, law.drifts, strict=True))[1])
+        place = (law.case.removeprefix("on data, "), f"{law.quantity} ({law.formula})")
+        drifts.setdefault(place, []).append(min(zip(law.rates, law.drifts, strict=True))[1])
     return drifts
 
 
@@ -145,33 +155,70 @@ def _initial_claims(initials: Sequence[Initial]) -> Iterator[Claim]:
 
 def _orbit_claims(orbits: Sequence[Orbit]) -> Iterator[Claim]:
     own = [orbit for orbit in orbits if orbit.arm == "same function"]
-    wanted = (
-        ("on either side of 0, the larger |Q|, the larger the first eigenvalue, at the same function", MEASURES[0]),
-        ("on either side of 0, the larger |Q|, the faster the convergence, at the same function", MEASURES[1]),
-        ("on either side of 0, the larger |Q|, the larger the eigenvalue at the target loss", MEASURES[3]),
-    )
-    for claim, measure in wanted if own else ():
-        sides = [over([correlation(orbit, measure, side) for orbit in own]) for side in SIDES[1:]]
-        yield Claim(
-            claim,
-            "the rank correlation's interval lies below 0 on one side",
-            f"Q > 0: {cell(sides[0])}; Q < 0: {cell(sides[1])}",
-            _all(_above(side, 0.0) for side in sides),
-        )
+    if own:
+        yield from (_quantity_claim(own, measure) for measure in MEASURES)
+        yield from (_balance_claim(own, measure) for measure in MEASURES)
     scaled = {orbit.seed: orbit for orbit in orbits if orbit.arm == "initial scale"}
     differences = [
-        correlation(scaled[orbit.seed], MEASURES[1]) - correlation(orbit, MEASURES[1])
+        correlation(scaled[orbit.seed], RATE, below) - correlation(orbit, RATE, below)
         for orbit in own
         if orbit.seed in scaled
     ]
     if differences:
         interval = over(differences)
         yield Claim(
-            "initial scale is a confounder: where it changes |Q|, |Q| and the rate go together more closely",
+            "initial scale is a confounder: where it changes |Q|, |Q| and the rate go together more closely, at Q < 0, "
+            "which both kinds of starts cover",
             "the interval of the difference of the rank correlations lies below 0",
             f"difference {cell(interval)}",
             _above(interval, 0.0),
         )
+
+
+def _quantity_claim(orbits: Sequence[Orbit], measure: Measure) -> Claim:
+    sides = {
+        f"Q {sign} 0 ({number(orbits, side)} starts)": over([correlation(orbit, measure, side) for orbit in orbits])
+        for sign, side in ((">", above), ("<", below))
+    }
+    _, value = turn(orbits, measure)
+    elsewhere = "" if value is None or not _clear(value) else ", not at 0"
+    return Claim(
+        f"at the same function, |Q| is {_sense(measure)} correlated with the {measure.name}, on either side of 0",
+        f"the rank correlation's interval lies {'below' if measure.rises else 'above'} 0 on one side",
+        "; ".join(f"{name}: {cell(side)}" for name, side in sides.items())
+        + f"; the {_extreme(measure)} at Q = {cell(value)}{elsewhere}",
+        _all(_as_expected(side, measure) for side in sides.values()),
+    )
+
+
+def _balance_claim(orbits: Sequence[Orbit], measure: Measure) -> Claim:
+    interval = over([from_balance(orbit, measure) for orbit in orbits])
+    exponent, _ = turn(orbits, measure)
+    return Claim(
+        f"at the same function, the distance from the balanced kernel is {_sense(measure)} correlated with the "
+        f"{measure.name}",
+        f"the rank correlation's interval lies {'below' if measure.rises else 'above'} 0",
+        f"{cell(interval)}; the {_extreme(measure)} at c = {cell(exponent)}, "
+        f"balance at c* = {cell(over([orbit.balanced[0] for orbit in orbits]))}",
+        _as_expected(interval, measure),
+    )
+
+
+def _sense(measure: Measure) -> str:
+    return "positively" if measure.rises else "negatively"
+
+
+def _extreme(measure: Measure) -> str:
+    return "least" if measure.rises else "most"
+
+
+def _clear(interval: Interval) -> bool:
+    """Whether the interval does not hold 0."""
+    return interval.low is not None and interval.high is not None and not interval.low <= 0 <= interval.high
+
+
+def _as_expected(interval: Interval | None, measure: Measure) -> Verdict:
+    return _above(interval, 0.0) if measure.rises else _below(interval, 0.0)
 
 
 def _inside(interval: Interval | None) -> Verdict:
@@ -182,8 +229,8 @@ def _inside(interval: Interval | None) -> Verdict:
     return "does not hold" if interval.high < LOW or interval.low > HIGH else "not decided"
 
 
-def _below(interval: Interval, limit: float) -> Verdict:
-    if interval.low is None or interval.high is None:
+def _below(interval: Interval | None, limit: float) -> Verdict:
+    if interval is None or interval.low is None or interval.high is None:
         return "not decided"
     return "holds" if interval.high < limit else "does not hold" if interval.low > limit else "not decided"
 

@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from compare.report.conserved_statistics import (
     MEASURES,
     SIDES,
+    above,
+    below,
     cell,
     chosen,
     correlation,
     deviates,
+    from_balance,
     grouped,
+    number,
     over,
     ratio,
     slopes,
+    turn,
 )
 from compare.report.numbers import MISSING, show
 from compare.report.table import Table
@@ -38,7 +43,7 @@ def law_table(found: Conserved) -> Table:
         )
     return Table(
         "Drift against step size",
-        "Slope of log drift against log step size over four sizes, at the same total time: mean [95 % interval over "
+        "Slope of log drift against log step size, at the same total time: mean [95 % interval over "
         "seeds]. Drift: Frobenius norm of the change, in units of the quantity's scale at the start (the norm of the "
         "sum of its terms' sizes), geometric mean over seeds. Wrong: the same terms, the second one doubled. Losses: "
         "at the start, and at the end with the smallest steps, mean ± standard deviation.",
@@ -65,11 +70,11 @@ def initial_table(found: Conserved) -> Table:
         )
         for each in found.initials
     )
-    number = found.initials[0].networks if found.initials else 0
+    networks = found.initials[0].networks if found.initials else 0
     return Table(
         "At initialisation",
         "Mean and variance of |u|^2 - |v|^2 of one hidden unit without bias, for a block of that many inputs, hidden "
-        f"units and outputs: measured ± standard error over {number} networks, and in closed form. Last column: the "
+        f"units and outputs: measured ± standard error over {networks} networks, and in closed form. Last column: the "
         "larger distance of the two in standard errors.",
         ("scheme", "sizes", "mean", "closed form", "variance", "closed form", "standard errors off"),
         rows,
@@ -107,14 +112,18 @@ def course_table(found: Conserved) -> Table:
 
 def orbit_table(found: Conserved) -> Table:
     """Rank correlations of the quantity with speed and curvature, for both arms."""
-    rows = []
+    rows, sides = [], []
     for arm in dict.fromkeys(orbit.arm for orbit in found.orbits):
         own = [orbit for orbit in found.orbits if orbit.arm == arm]
+        sides.append(f"{arm}: {number(own, above)} with Q > 0, {number(own, below)} with Q < 0")
         for measure in MEASURES:
             rows.append(
                 (
                     *(arm, measure.name),
-                    *(cell(over([correlation(orbit, measure, of) for orbit in own])) for of in SIDES),
+                    *(cell(over([correlation(orbit, measure, side) for orbit in own])) for side in SIDES),
+                    # Balance is that of one function's orbit.
+                    cell(over([from_balance(orbit, measure) for orbit in own if arm == "same function"])),
+                    cell(turn(own, measure)[1]),
                     cell(ratio(own, measure)),
                     str(sum(measure.of(start) is None for orbit in own for start in orbit.starts)),
                 )
@@ -122,11 +131,15 @@ def orbit_table(found: Conserved) -> Table:
     return Table(
         "Quantity, speed and curvature",
         "Q is the mean of |u|^2 - |v|^2 over the hidden units. Spearman's rank correlation with |Q| over the starts of "
-        "one network, mean [95 % interval over networks]. Ratio: of the start with the largest |Q| to that with the "
-        "smallest, geometric mean [interval]. Same function: elements of the block's group, so that outputs and loss "
+        "one network, mean [95 % interval over networks]. Starts of one network, "
+        f"{'; '.join(sides)}. Balance: with the distance |c - c*| of the start's exponent from that at which the loss "
+        "begins to fall most slowly. Turn: Q of the start with the least of the measure (of steps, the most). "
+        "Ratio: of the start with the largest |Q| to that with the "
+        "smallest, geometric mean [interval]; networks in which fewer than two starts have the measure, or it is not "
+        "positive for all, are left out of it. Same function: elements of the block's group, so that outputs and loss "
         "are the same at the start. Initial scale: the first layer alone is scaled, so that function and loss change "
         "with Q. Missing: starts that did not reach the target.",
-        ("starts", "measure", "all starts", "where Q > 0", "where Q < 0", "ratio", "missing"),
+        ("starts", "measure", "all starts", "where Q > 0", "where Q < 0", "balance", "turn", "ratio", "missing"),
         tuple(rows),
         keys=2,
     )

@@ -100,15 +100,20 @@ class Start(Part):
 
 
 class Orbit(Part):
-    """Starts of one network that differ in their quantity: with the same function, or not."""
+    """Starts of one network that differ in their quantity: with the same function, or not.
+
+    ``balanced``: the exponent at which the loss of the same function begins to fall most slowly, and the quantity's
+    mean there.
+    """
 
     seed: int
     arm: Arm
+    balanced: tuple[float, float]
     starts: Annotated[tuple[Start, ...], Field(min_length=3)]
 
 
 class Piece(Part):
-    """What one job made; ``identity`` is of everything that determines its numbers."""
+    """What one job made; ``identity`` is of everything that determines its numbers, ``seconds`` of processor time."""
 
     identity: str
     name: str
@@ -123,7 +128,7 @@ class Piece(Part):
 class Conserved(Part):
     """All pieces of a measurement, and its configuration."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     data: str
     fingerprint: str
     configuration: dict[str, Any]

@@ -1,6 +1,6 @@
 """What lies between two linear maps of a network, where there is but one way from one to the other."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,14 +28,27 @@ class Way:
 
 
 class _Tracer(fx.Tracer):
-    """Does not look into modules that are known."""
+    """Does not look into modules that are known, that are linear maps, or that cannot be looked into."""
 
-    def __init__(self, known: Mapping[Any, Activation]) -> None:
+    def __init__(self, known: Mapping[Any, Activation], layers: Collection[str]) -> None:
         super().__init__()
-        self._known = known
+        self._known, self._layers = known, layers
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in self._known or super().is_leaf_module(m, module_qualified_name)
+        if type(m) in self._known or super().is_leaf_module(m, module_qualified_name):
+            return True
+        holds = any(name.startswith(f"{module_qualified_name}.") for name in self._layers)
+        return not (isinstance(m, nn.Sequential) or holds or self._opens(m, module_qualified_name))
+
+    def _opens(self, m: nn.Module, name: str) -> bool:
+        """Whether a module that holds no linear map can be traced; tracing the network took it whole where not."""
+        if name in self._layers:
+            return False
+        try:
+            _Tracer(self._known, ()).trace(m)
+        except Exception:  # whatever the module's own code raises
+            return False
+        return True
 
 
 def ways(model: nn.Module, graph: Graph, known: Mapping[Any, Activation]) -> tuple[Way, ...]:
@@ -49,14 +62,19 @@ def ways(model: nn.Module, graph: Graph, known: Mapping[Any, Activation]) -> tup
     Returns:
         In the order of their first maps.
     """
-    traced = _Tracer(known).trace(model)
+    traced = _Tracer(known, [layer.name for layer in graph.layers]).trace(model)
     modules = dict(model.named_modules())
-    layers = {layer.name: layer for layer in graph.layers}
+    layers = {layer.name: layer for layer in graph.layers if _mixes(modules.get(layer.name))}
     nodes = [node for node in traced.nodes if node.op == "call_module" and node.target in layers]
     calls = [str(node.target) for node in nodes]
     # A map that is called twice has two ways from it.
     once = [node for node in nodes if calls.count(str(node.target)) == 1]
     return tuple(found for node in once for found in _from(node, layers, modules, known))
+
+
+def _mixes(module: nn.Module | None) -> bool:
+    """Whether the map's weight takes any mixture of units: a block-diagonal one does not, nor need one's own module."""
+    return type(module).__module__.startswith("torch.nn") and getattr(module, "groups", 1) == 1
 
 
 def _from(

@@ -19,6 +19,11 @@ from fullprecision.family import FAMILY
 from fullprecision.networks import mlp
 
 INPUTS, HIDDEN, OUTPUTS, SAMPLES = 8, 6, 3, 24
+PIXELS, CHANNELS = (2, 4), 4
+"""Of the convolutional problem: the inputs as an image, the outputs of its second convolution."""
+
+EPS = 1e-12
+"""Of batch normalisation: what eps adds to the drift of rows does not fall with the step."""
 
 
 class SquaredReLU(nn.Module):
@@ -69,9 +74,9 @@ def _two_layers(activation: nn.Module, *, bias: bool) -> nn.Module:
 
 def _convolutions() -> nn.Module:
     return nn.Sequential(
-        nn.Unflatten(1, (1, 2, 4)),
-        *(nn.Conv2d(1, HIDDEN, 2, padding=1), nn.ReLU(), nn.Conv2d(HIDDEN, 4, 2)),
-        *(nn.Flatten(), nn.Linear(32, OUTPUTS)),
+        nn.Unflatten(1, (1, *PIXELS)),
+        *(nn.Conv2d(1, HIDDEN, 2, padding=1), nn.ReLU(), nn.Conv2d(HIDDEN, CHANNELS, 2)),
+        *(nn.Flatten(), nn.Linear(CHANNELS * INPUTS, OUTPUTS)),
     )
 
 
@@ -79,7 +84,7 @@ def _normalised() -> nn.Module:
     network = mlp(INPUTS, [HIDDEN], OUTPUTS)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d):
-            module.eps = 1e-12  # what eps adds to the drift of rows does not fall with the step
+            module.eps = EPS
     return network
 
 

@@ -59,12 +59,14 @@ def gradient_descent(loss: Loss, params: Params, *, names: Iterable[str], rate: 
     if not 0 < rate < math.inf or steps < 1:
         raise ConservedError(f"rate, steps: expected a positive rate and at least 1 step, got {rate} and {steps}")
     point = {name: params[name].detach().clone().requires_grad_() for name in chosen}
-    for step in range(steps):
+    for step in range(steps + 1):
         value = loss({**params, **point})
         if not bool(torch.isfinite(value)):
             raise ConservedError(
-                f"the loss became {float(value.detach())} in step {step + 1}: expected less; lower the rate"
+                f"the loss became {float(value.detach())} after {step} steps: expected less; lower the rate"
             )
+        if step == steps:  # one evaluation more: the last step may diverge, too
+            break
         gradients = torch.autograd.grad(value, list(point.values()), materialize_grads=True)
         with torch.no_grad():
             for tensor, gradient in zip(point.values(), gradients, strict=True):
@@ -98,10 +100,13 @@ def drift_law(
         One law for each quantity.
 
     Raises:
-        ConservedError: For fewer than two rates, a time that is no multiple of them, or a descent that fails.
+        ConservedError: For fewer than two rates, a time that is no multiple of them, a descent that fails, or a start
+            at which all terms of a quantity are 0.
     """
-    if len(set(rates)) < 2 or min(rates) <= 0:
+    if len(set(rates)) < 2 or not all(0 < rate < math.inf for rate in rates):
         raise ConservedError(f"rates: expected at least two different positive numbers, got {list(rates)}")
+    if not 0 < time < math.inf:
+        raise ConservedError(f"time: expected a positive number, got {time}")
     steps = [round(time / rate) for rate in rates]
     if any(abs(count * rate - time) > 1e-6 * time or count < 1 for count, rate in zip(steps, rates, strict=True)):
         raise ConservedError(f"time: expected a multiple of each rate {list(rates)}, got {time}")
@@ -116,6 +121,8 @@ def drift_law(
     found = []
     for quantity in quantities:
         drifts = tuple(relative_drift(quantity, params, end) for end in ends)
+        if not all(map(math.isfinite, drifts)):
+            raise ConservedError(f"the drift of '{quantity.name}' became infinite: expected less; lower the rates")
         found.append(DriftLaw(tuple(rates), drifts, _slope(rates, drifts), losses))
     return tuple(found)
 

@@ -1,6 +1,6 @@
 """From a traced network to the quantities that gradient flow conserves in it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -76,12 +76,14 @@ def orthonormal(x: Tensor) -> Tensor:
         Of the same shape, rows orthonormal.
 
     Raises:
-        ConservedError: If the samples depend on each other.
+        ConservedError: For samples that depend on each other, are not floating-point or not finite.
     """
     if x.ndim != 2 or len(x) == 0 or len(x) > x.shape[1]:
         raise ConservedError(
             f"x: expected at most as many samples as features, [samples, features], got {list(x.shape)}"
         )
+    if not x.is_floating_point() or not bool(torch.isfinite(x).all()):
+        raise ConservedError(f"x: expected finite floating-point numbers, got {x.dtype} or some that are not finite")
     left, values, right = torch.linalg.svd(x, full_matrices=False)
     if not bool(values[-1] > 1e-6 * values[0]):
         raise ConservedError("x: expected linearly independent samples: leave out those that follow from others")
@@ -94,7 +96,7 @@ def _check_orthonormal(samples: Tensor) -> None:
         raise ConservedError(f"samples: expected [samples, features], got {list(samples.shape)}")
     wide = samples.double()
     off = float((wide @ wide.T - torch.eye(len(wide), dtype=wide.dtype)).abs().max())
-    if off > 1e-5:
+    if not off <= 1e-5:  # NaN, too
         raise ConservedError(
             f"samples: expected orthonormal ones, got some whose inner products are off by {off:.2g}; "
             "orthonormal(samples) makes such"
@@ -113,7 +115,8 @@ def _scaled(graph: Graph, block: Block) -> Iterator[Quantity]:
 def _of_scale(graph: Graph, block: Block, generator: Generator) -> tuple[Terms, str]:
     """Noether: the squared norms on the ties, each times its exponent, sum up to a constant.
 
-    Divided by the largest exponent of outgoing weights, with the sign that makes them positive.
+    Divided by the largest exponent of outgoing weights, with the sign that makes them positive. Where nothing goes out,
+    what comes in (gain and offset included) keeps its norm.
     """
     outgoing = max((-exponent for _, exponent in generator.factors if exponent < 0), default=0.0)
     unit = -outgoing if outgoing else 1.0
@@ -125,17 +128,25 @@ def _of_scale(graph: Graph, block: Block, generator: Generator) -> tuple[Terms, 
             sums[factor < 0] += abs(factor) * (entries(params[tie.name].double(), tie, block) ** 2).sum(1)
         return sums[0], sums[1]
 
-    incoming = max((exponent for _, exponent in generator.factors if exponent > 0), default=1.0)
-    ratio = incoming / outgoing if outgoing else 1.0
-    over = "" if ratio == 1 else f" / {1 / ratio:g}"
-    return terms, f"|u|^2 - |v|^2{over}" if outgoing else "|v|^2"
+    return terms, _formula({exponent for _, exponent in generator.factors})
+
+
+def _formula(exponents: Collection[float]) -> str:
+    """Of a scale: outgoing weights have negative exponents."""
+    incoming = [exponent for exponent in exponents if exponent > 0]
+    outgoing = [-exponent for exponent in exponents if exponent < 0]
+    if max(len(incoming), len(outgoing)) > 1:
+        return "sum of e |w|^2 over ties"
+    if not (incoming and outgoing):
+        return "|v|^2" if incoming else "|u|^2"
+    over = outgoing[0] / incoming[0]
+    return "|u|^2 - |v|^2" + ("" if over == 1 else f" / {over:g}")
 
 
 def _rows(graph: Graph) -> Iterator[Quantity]:
     """Squared norms of rows that batch normalisation follows, and nothing else uses."""
-    weights = [layer.weight for layer in graph.layers]
     for layer in graph.layers:
-        if layer.norm is not None and weights.count(layer.weight) == 1:
+        if layer.norm is not None:  # never where a weight is used twice
             yield _quantity(
                 graph, layer.name, "rows", "|v|^2", "batch statistics", (layer.weight,), _squared_rows(layer)
             )

@@ -8,16 +8,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 from torch import nn
 
 from compare.evaluation import curvature
 from compare.evaluation.score import Samples
 from compare.params import Params, call
-from compare.symmetry.element import Element, identity
+from compare.symmetry.element import Element, entries, identity
 from compare.symmetry.graph import Graph
 from fullprecision.conserved.errors import ConservedError
 from fullprecision.conserved.quantity import Quantity
@@ -62,15 +65,59 @@ def scaled(graph: Graph, params: Params, exponent: float) -> Params:
     Raises:
         ConservedError: If the first block admits no positive scale.
     """
-    first = identity(graph)
+    first, place = identity(graph), _scale(graph)
+    diagonals = [diagonal.clone() for diagonal in first.diagonals]
+    diagonals[0][place] *= math.exp(exponent)
+    return Element(graph, first.permutations, tuple(diagonals)).apply(params)
+
+
+def _scale(graph: Graph) -> int:
+    """Which generator of the first block is its first positive scale."""
     place = next((i for i, g in enumerate(graph.blocks[0].generators) if g.kind == "scale"), None)
     if place is None:
         raise ConservedError(
             f"expected a first block that may be scaled, as with ReLU; '{graph.blocks[0].name}' may not be"
         )
-    diagonals = [diagonal.clone() for diagonal in first.diagonals]
-    diagonals[0][place] *= math.exp(exponent)
-    return Element(graph, first.permutations, tuple(diagonals)).apply(params)
+    return place
+
+
+def balanced_exponent(graph: Graph, model: nn.Module, params: Params, samples: Samples) -> float:
+    """Where on the orbit the loss begins to fall most slowly.
+
+    At exponent c the gradient in a tie of exponent e is that at c = 0 times e^(-e c). So the loss falls at the rate
+    A e^(2c) + B e^(-2c) + C, A and B the squared gradients in outgoing and incoming weights at c = 0 where exponents
+    are -1 and 1, C that in all others: least at c = log(B / A) / 4, the same to either side.
+
+    Args:
+        graph: The network's symmetries; its first block admits a positive scale.
+        model: The network.
+        params: The start with exponent 0.
+        samples: All are used.
+
+    Returns:
+        The exponent c.
+
+    Raises:
+        ConservedError: If the first block admits no positive scale, or nothing depends on what it scales.
+    """
+    block = graph.blocks[0]
+    factors = block.generators[_scale(graph)].factors
+    gradients = _gradients(model, params, samples, [tie.name for tie, _ in factors])
+    exponents = np.array([exponent for _, exponent in factors])
+    squares = np.array([float(entries(gradients[tie.name].double(), tie, block).square().sum()) for tie, _ in factors])
+    if not min(squares[exponents < 0].sum(), squares[exponents > 0].sum()) > 0:
+        raise ConservedError(
+            f"'{block.name}': expected gradients in incoming and in outgoing weights, got none: "
+            "take another start, or more samples"
+        )
+    there = minimize_scalar(lambda c: float(logsumexp(-2 * exponents * c, b=squares)), tol=1e-10)
+    return float(there.x)
+
+
+def _gradients(model: nn.Module, params: Params, samples: Samples, names: Sequence[str]) -> Params:
+    moving = {name: params[name].detach().clone().requires_grad_() for name in names}
+    loss = F.cross_entropy(call(model, {**params, **moving}, samples.x), samples.y)
+    return dict(zip(moving, torch.autograd.grad(loss, list(moving.values())), strict=True))
 
 
 def enlarged(graph: Graph, params: Params, exponent: float) -> Params:
@@ -103,7 +150,7 @@ def descended(
         params: The start with exponent 0.
         samples: All are used in each step.
         quantity: Of the first block.
-        exponents: One for each start.
+        exponents: One for each start; at least one.
         arm: ``"same function"``: elements of the group; ``"initial scale"``: the first layer alone.
         rate: Step size.
         steps: Over which the speed is measured; the time is rate times steps.
@@ -115,8 +162,10 @@ def descended(
         One for each exponent.
 
     Raises:
-        ConservedError: If a loss becomes infinite: the step is too long for the curvature.
+        ConservedError: For options that make no descent, a network in training mode whose normalisation or dropout
+            depends on it, or a loss that becomes infinite: the step is too long for the curvature.
     """
+    _check(model, exponents, arm, rate=rate, steps=steps, target=target, most=most)
     moved = {"same function": scaled, "initial scale": enlarged}[arm]
     names = [name for name, _ in model.named_parameters()]
     found = []
@@ -136,6 +185,35 @@ def descended(
             )
         )
     return tuple(found)
+
+
+def _check(
+    model: nn.Module,
+    exponents: Sequence[float],
+    arm: str,
+    *,
+    rate: float,
+    steps: int,
+    target: float,
+    most: int,
+) -> None:
+    if arm not in get_args(Arm):
+        raise ConservedError(f"arm: expected one of {', '.join(get_args(Arm))}, got {arm!r}")
+    if not exponents or not all(map(math.isfinite, exponents)):
+        raise ConservedError(f"exponents: expected at least one finite number, got {list(exponents)}")
+    if not (0 < rate < math.inf and 0 < target < math.inf):
+        raise ConservedError(f"rate, target: expected positive numbers, got {rate} and {target}")
+    if steps < 1 or most < 0:
+        raise ConservedError(f"steps, most: expected at least 1 and 0, got {steps} and {most}")
+    for name, module in model.named_modules():
+        if module.training and isinstance(module, _BY_MODE):
+            raise ConservedError(
+                f"'{name}': expected neither normalisation by the batch nor dropout: call model.eval(), or leave it out"
+            )
+
+
+_BY_MODE = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+"""What computes something else in training mode."""
 
 
 @dataclass(frozen=True)

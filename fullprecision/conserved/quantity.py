@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compare.params import Params
+from fullprecision.conserved.errors import ConservedError
 
 Kind: TypeAlias = Literal["matrix", "units", "rows", "elementwise", "radial", "layer"]
 Condition: TypeAlias = Literal["any data", "batch statistics", "orthonormal samples"]
@@ -23,7 +24,9 @@ class Quantity:
         kind: ``"matrix"`` (linear), ``"units"`` (one number for each unit that may be scaled), ``"rows"`` (squared
             norms of rows before batch normalisation), ``"elementwise"`` (one for each unit), ``"radial"`` and
             ``"layer"`` (one number in all).
-        formula: In words of mathematics, u outgoing and v incoming weights of a unit, U and V of all.
+        formula: In words of mathematics, u outgoing and v incoming weights of a unit (bias, gain and offset among
+            them), U and V of all. ``"|v|^2"`` also where nothing goes out; ``"sum of e |w|^2 over ties"`` where ties on
+            one side have several exponents e.
         condition: When it is conserved: on any data; with batch normalisation in training mode (to eps); with the
             orthonormal samples given as the whole batch.
         reads: Names of the parameters that it is computed from.
@@ -46,8 +49,12 @@ class Quantity:
 
     def scale(self, params: Params) -> float:
         """Size of the values' terms: the Frobenius norm of the sum of their absolute values."""
+        return self.measured(params)[1]
+
+    def measured(self, params: Params) -> tuple[Tensor, float]:
+        """The values and their scale."""
         plus, minus = self.terms(params)
-        return float(torch.linalg.vector_norm(plus.abs() + minus.abs()))
+        return plus - minus, float(torch.linalg.vector_norm(plus.abs() + minus.abs()))
 
 
 def relative_drift(quantity: Quantity, start: Params, end: Params) -> float:
@@ -60,6 +67,24 @@ def relative_drift(quantity: Quantity, start: Params, end: Params) -> float:
 
     Returns:
         A number that no common factor on the quantity changes; 0 where it did not move.
+
+    Raises:
+        ConservedError: If it moved from a start at which all its terms are 0.
     """
-    moved = float(torch.linalg.vector_norm(quantity(end) - quantity(start)))
-    return moved / quantity.scale(start) if moved else 0.0
+    values, scale = quantity.measured(start)
+    return moved(quantity, quantity(end) - values, scale)
+
+
+def moved(quantity: Quantity, change: Tensor, scale: float) -> float:
+    """The Frobenius norm of a change in units of a scale; 0 where nothing changed.
+
+    Raises:
+        ConservedError: If something changed, and the scale is 0.
+    """
+    size = float(torch.linalg.vector_norm(change))
+    if size and not scale:
+        raise ConservedError(
+            f"'{quantity.name}', {quantity.formula}: all terms are 0 at the start, so that its drift has no unit: "
+            "expected another start"
+        )
+    return size / scale if size else 0.0
