@@ -88,7 +88,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(
         description="Sample strings below levels of error between networks, and what theory says of them.",
-        epilog="example: python scripts/reproduce_topology.py runs/strings --data mnist --data-root data/mnist --o",
+        epilog="example: python scripts/reproduce_topology.py runs/topology --data mnist --data-root data/mnist "
+        "--out docs/results",
     )
     parser.add_argument("run", type=Path, help="folder of the study; an interrupted one goes on")
     parser.add_argument("--data", default="digits", choices=DATA_SETS, help="data set (default: digits, embedded)")

@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from compare.family import Family, families
 from compare.params import Params, parameters
 from compare.runs.part import Treatment
 from compare.runs.strings import Strings
-from compare.runs.topology import Band
+from compare.runs.topology import COPY, Band
 from compare.seeds import derived
-from compare.strings import NORM, Lowering, NetworkLandscape, StringSettings, recorded, sample_strings
+from compare.strings import NORM, Lowering, NetworkLandscape, StringSettings, recorded, sample_string, sample_strings
 from compare.strings.band import BandSettings, elastic_band
-from compare.symmetry import trace
+from compare.symmetry import random_element, trace
 from compare.treatments import treated
 
 LOWERING = Lowering(steps=1500, batch=100)
@@ -168,6 +168,53 @@ class ImageBand(_Between):
         )
 
 
+@dataclass(frozen=True)
+class ImageCopy(Described):
+    """A string without beads between a network and a random symmetric copy of it, at the network's own error."""
+
+    images: Images
+    precision: str
+    seed: int
+    treatment: Treatment
+
+    @property
+    def kind(self) -> type[Strings]:
+        """See ``Task``."""
+        return Strings
+
+    @property
+    def name(self) -> str:
+        """See ``Task``."""
+        return f"copy-{self.precision}-{self.seed}-{self.treatment.replace(' ', '-')}"
+
+    def described(self) -> dict[str, Any]:
+        """See ``Task``."""
+        return super().described() | {"images": self.images.described()}
+
+    def piece(self) -> Strings:
+        """See ``Task``."""
+        landscape = _landscape(self.images, self.precision)
+        a, b = _copied(self.images, self.precision, self.seed)[self.treatment]
+        (own,) = landscape.energies(a, a, (0.0,))
+        # Rounding may turn one sample that is on the edge between two classes.
+        level = own + 1.5 / self.images.images
+        settings = replace(self.images.settings, depth=0, tolerance=0.0)
+        return Strings(
+            **self.about(self.precision),
+            task=COPY,
+            networks=(f"seed {self.seed}", "its copy"),
+            treatment=self.treatment,
+            energy="fraction of misclassified samples",
+            split="train",
+            samples=self.images.images,
+            statistics="re-estimated",
+            norm=NORM,
+            seed=self.seed,
+            levels=(recorded(sample_string(landscape, a, b, level, settings=settings, seed=self.seed)),),
+            settings={**self.described(), "levels": (level,), "settings": asdict(settings)},
+        )
+
+
 @functools.cache
 def image_data(name: str, images: int, calibration: int, root: Path | None) -> Data:
     """The data set, reduced."""
@@ -201,6 +248,15 @@ def _ends(images: Images, precision: str, pair: tuple[int, int]) -> Mapping[Trea
 
 
 @functools.cache
+def _copied(images: Images, precision: str, seed: int) -> Mapping[Treatment, tuple[Params, Params]]:
+    data, family, model = _site(images, precision)
+    graph = trace(family.plain(model, data.train.x[:16]).eval(), data.train.x[:16], family)
+    a = _trained(images, precision, seed)
+    copied = random_element(graph, torch.Generator().manual_seed(derived(seed, "copy"))).apply(a)
+    return treated(graph, a, copied, seed=derived(seed, "matching")).ends
+
+
+@functools.cache
 def _trained(images: Images, precision: str, seed: int) -> Params:
     """Down to the first level from a start of its own, as beads are."""
     _, family, _ = _site(images, precision)
@@ -211,9 +267,11 @@ def _trained(images: Images, precision: str, seed: int) -> Params:
 
 
 def image_tasks(images: Images, networks: int) -> Iterator[Task]:
-    """Strings and bands between all pairs, under all treatments, in both precisions."""
+    """Strings and bands between all pairs, under all treatments, in both precisions; and copies of each network."""
     treatments: tuple[Treatment, ...] = ("as trained", "standard form", "matched")
     for kind in (ImageString, ImageBand):
         for precision in ("binary", "full"):
             for pair in itertools.combinations(range(networks), 2):
                 yield from (kind(images, precision, pair, treatment) for treatment in treatments)
+    for precision, seed in itertools.product(("binary", "full"), range(networks)):
+        yield from (ImageCopy(images, precision, seed, treatment) for treatment in treatments[1:])

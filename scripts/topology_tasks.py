@@ -20,14 +20,22 @@ from compare.runs.strings import Strings
 from compare.runs.study import Piece
 from compare.runs.topology import CONTROL, LINEAR, QUADRATIC, TWO_UNITS, WIDTHS, LinearPath, Pruned
 from compare.seeds import derived
-from compare.strings import NORM, Lowering, NetworkLandscape, StringSettings, recorded, sample_strings
+from compare.strings import (
+    NORM,
+    Lowering,
+    NetworkLandscape,
+    StringSettings,
+    recorded,
+    sample_string,
+    sample_strings,
+)
 from compare.strings.pruned import pruned_string, rank_one_floor
 from compare.strings.theory import linear_network_path
 
 # How beads are trained, and strings searched for.
 OF_REGRESSION = (
     Lowering(steps=60_000, batch=None, learning_rate=0.003),
-    StringSettings(tolerance=0.1, alpha=0.95, points=51, finer=2, place="middle", initial=1, depth=10, start="ends"),
+    StringSettings(tolerance=0.1, alpha=0.95, points=51, finer=2, place="middle", initial=1, depth=10),
 )
 # No point of an even grid is half-way, where both swapped units are equal and gradients keep them so.
 OF_CONTROL = Lowering(steps=1000, batch=None, learning_rate=0.03), StringSettings(points=10, depth=6, beads=60)
@@ -83,8 +91,8 @@ def _made() -> Provenance:
 class Regression(Described):
     """The published quadratic: mean absolute error, no biases, a sigmoid at the output, new ends for each level.
 
-    As in the authors' code, but for the sample (a grid instead of random points) and the learning rate: 0.003,
-    falling to 0, in place of a constant 0.001.
+    As in the authors' code, but for the sample (a grid instead of random points), the points of a segment (51 instead
+    of 100) and the learning rate: 0.003, falling to 0 over a limited number of steps, in place of a constant 0.001.
     """
 
     seed: int
@@ -111,11 +119,19 @@ class Regression(Described):
         model = nn.Sequential(
             *(layer for n, m in itertools.pairwise(sizes) for layer in (nn.Linear(n, m, bias=False), nn.Sigmoid()))
         )
-        ends = [_uniform(model, derived(self.seed, "end", k)) for k in range(2)]
         landscape = NetworkLandscape(
             model, fullprecision.FAMILY.recipe, samples, energy="absolute error", lowering=self.lowering
         )
-        found = sample_strings(landscape, ends[0], ends[1], self.levels, settings=self.settings, seed=self.seed)
+        found = [
+            sample_string(
+                landscape,
+                *(_uniform(model, derived(self.seed, "end", number, k)) for k in range(2)),
+                level,
+                settings=self.settings,
+                seed=derived(self.seed, number),
+            )
+            for number, level in enumerate(self.levels)
+        ]
         return Strings(
             **self.about(),
             task=QUADRATIC,

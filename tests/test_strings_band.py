@@ -116,6 +116,8 @@ def test_beads_are_spaced_along_the_polygon() -> None:
     expected = [[0.0, 0.0], [1.2, 0.0], [2.0, 0.4], [2.6, 1.0], [3.8, 1.0], [5.0, 1.0]]
     assert torch.allclose(torch.stack([bead["w"] for bead in beads]), torch.tensor(expected))
     assert torch.equal(beads[2]["other"], beads[2]["w"])
+    still = [_point(1, 2)] * 4
+    assert all(torch.equal(bead["w"], still[0]["w"]) for bead in equally_spaced(still, ["w"]))
 
 
 @pytest.mark.parametrize("family", [binarynets.FAMILY, fullprecision.FAMILY], ids=["binary", "full"])
@@ -155,6 +157,23 @@ def test_bands_refuse() -> None:
         elastic_band(Valley(), ENDS[0], {})
     with pytest.raises(StringError, match="left for infinity"):
         elastic_band(Valley(), *ENDS, settings=BandSettings(learning_rate=1e6))
+    # Gradients may be finite and the way too long.
+    short = {name: tensor.float() for name, tensor in ENDS[0].items()}, {"w": torch.tensor([0.5, 0.5])}
+    with pytest.raises(StringError, match="finite gradients and weights"):
+        elastic_band(Valley(), *short, settings=BandSettings(beads=1, sweeps=1, learning_rate=1e39))
+
+
+class Torn(Valley):
+    """Without an energy where x is between -0.1 and 0.1."""
+
+    def energy(self, point: torch.Tensor) -> torch.Tensor:
+        return torch.where(point[0].abs() < 0.1, torch.nan, super().energy(point))
+
+
+def test_energies_that_are_no_numbers_are_not_low() -> None:
+    band = elastic_band(Torn(), *ENDS, settings=BandSettings(beads=2, sweeps=20, learning_rate=0.015), level=1e9)
+    assert (band.straight, band.maximum, band.sweeps) == (math.inf, math.inf, 20)
+    assert [math.isinf(each) for each in band.maxima] == [False, True, False]
 
 
 # Trees.

@@ -98,6 +98,46 @@ def test_networks_without_full_rank_are_joined(sizes: tuple[int, ...], ridge: bo
         for first, second in ((whole, b), (b, whole), (b, {n: torch.zeros_like(w) for n, w in b.items()})):
             path = linear_network_path(first, second, [*whole], ridge=ridge)
             _highest_stays_low(path, _losses(sizes[0], sizes[-1], 0.1 if ridge else 0.0, 5))
+            _keeps_the_product_near_junctions(path)
+
+
+def _keeps_the_product_near_junctions(path: LinearNetworkPath) -> None:
+    """Where a factor without full rank begins to be filled up, the layer below must not lose digits."""
+    scale = 1 + max(float(_whole(end).abs().max()) for end in (path.a, path.b))
+    for i in range(len(path.pieces)):
+        junction = _whole(path(i / len(path.pieces)))
+        for digits in range(3, 14):
+            t = i / len(path.pieces) + 10.0**-digits
+            # The product moves on one piece, in two for a change of signs, no faster than by its own size.
+            moved = 10.0**-digits * len(path.pieces) * 4 * scale
+            assert float((_whole(path(t)) - junction).abs().max()) <= moved + 1e-11, (i, digits)
+
+
+def test_a_chain_of_factors_of_rank_one_is_joined() -> None:
+    a, b = _network((4, 5, 5, 5, 4), 0), _network((4, 5, 5, 5, 4), 1)
+    for weight in a.values():
+        weight[:] = torch.outer(weight[:, 0], weight[0])
+    path = linear_network_path(a, b, [*a])
+    _highest_stays_low(path, _losses(4, 4, 0.0, 3))
+    _keeps_the_product_near_junctions(path)
+
+
+@pytest.mark.parametrize("apart", [1e-4, 1e-6, 1e-8])
+def test_badly_conditioned_factors_are_joined(apart: float) -> None:
+    a, b = (_network((3, 4, 3), k) for k in range(2))
+    a["w0"][:, 1] = a["w0"][:, 0] + apart * a["w0"][:, 1]
+    for first, second in ((a, b), (b, a)):
+        for ridge in (True, False):
+            path = linear_network_path(first, second, [*a], ridge=ridge)
+            _highest_stays_low(path, _losses(3, 3, 0.1 if ridge else 0.0, 5))
+
+
+@pytest.mark.parametrize("ridge", [False, True])
+def test_a_single_layer_is_joined_by_a_straight_line(ridge: bool) -> None:
+    a, b = (_network((3, 2), k) for k in range(2))
+    path = linear_network_path(a, b, ["w0"], ridge=ridge)
+    assert torch.allclose(path(0.25)["w0"], torch.lerp(a["w0"], b["w0"], 0.25))
+    _highest_stays_low(path, _losses(3, 2, 0.1 if ridge else 0.0, 5))
 
 
 @pytest.mark.parametrize("ridge", [False, True])
@@ -168,7 +208,7 @@ def test_three_layers_with_ridge_need_not_be_connected() -> None:
     # Every path from 0 to the lower valley passes a product of 0.002, which costs more than staying at 0.
     assert least(0.002) > least(0)
     ends = ({f"w{i}": torch.full((2, 2), s) for i in range(3)} for s in (0.0, 1.0))
-    with pytest.raises(LinearPathError, match="expected two layers, got 3"):
+    with pytest.raises(LinearPathError, match="expected at most two layers, got 3"):
         linear_network_path(*ends, ["w0", "w1", "w2"], ridge=True)
 
 
@@ -271,6 +311,8 @@ def test_two_units_swapped_stay_apart() -> None:
     string = pruned_string(a, b, x, x)
     assert max(string.losses[0], string.losses[-1]) == 0
     assert string.gap >= floor > 0.02
+    # Directions just beside an input's orthogonal approach the floor, 1/12, and none attains it.
+    assert 1 / 12 < floor < rank_one_floor(x, x, angles=360) < 1 / 12 + 1e-3
     # Brute force: no first layer of rank 1, with whatever last layer, is below the floor.
     generator = torch.Generator().manual_seed(0)
     for _ in range(300):

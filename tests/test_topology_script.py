@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -92,6 +93,18 @@ def test_arguments_are_checked(
     assert not (tmp_path / "run").exists()
 
 
+def test_the_example_runs(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit):
+        script.parsed(["--help"])
+    shown = capsys.readouterr().out.rpartition("example: python scripts/reproduce_topology.py ")[2]
+    assert f"example: python scripts/reproduce_topology.py {shown.strip()}" in script.__doc__
+    options = script.parsed(shlex.split(shown))
+    assert (options.data, options.data_root, options.out) == ("mnist", Path("data/mnist"), Path("docs/results"))
+
+
 @pytest.mark.usefixtures("small")
 def test_a_study_is_kept_and_taken_up(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -100,9 +113,13 @@ def test_a_study_is_kept_and_taken_up(
     page, records = tmp_path / "out" / "topology-digits.md", tmp_path / "out" / "topology-digits.json"
     text, found = page.read_text(), read_topology(records)
     assert (tmp_path / "out" / "topology-digits-levels.png").read_bytes().startswith(b"\x89PNG")
-    # 2 regressions, a control, linear networks, 3 treatments in 2 precisions.
-    assert (len(found.strings), len(found.bands), len(found.linear), len(found.pruned)) == (10, 6, 2, 3)
-    assert {(each.precision, each.treatment) for each in found.strings if each.treatment} == {
+    # 2 regressions, a control, linear networks, 3 treatments in 2 precisions, copies of 4 networks as such and matched.
+    assert (len(found.strings), len(found.bands), len(found.linear), len(found.pruned)) == (18, 6, 2, 3)
+    assert all(len(each.levels) == 2 for each in found.strings if each.task.startswith("quadratic"))
+    copies = [each for each in found.strings if each.task == "a symmetric copy"]
+    assert [each.levels[0].connected for each in copies] == [False, True] * 4
+    assert {(each.beads, each.steps) for copy in copies for each in copy.levels} == {(2, 0)}
+    assert {(each.precision, each.treatment) for each in found.strings if each.task == "digits"} == {
         (precision, treatment)
         for precision in ("binary", "full")
         for treatment in ("as trained", "standard form", "matched")
@@ -182,7 +199,7 @@ def _level(level: float, beads: int, length: float, *, connected: bool = True) -
 
 def _strings(task: str, seed: int, *levels: dict[str, Any], **more: Any) -> dict[str, Any]:
     about = {"identity": "0", "precision": "full", "provenance": PROVENANCE, "task": task, "networks": ["a", f"{seed}"]}
-    numbers = {"energy": "error", "samples": 10, "norm": "norm", "seed": seed, "levels": levels}
+    numbers = {"energy": "mean squared error", "samples": 10, "norm": "norm", "seed": seed, "levels": levels}
     return {**about, **numbers, "settings": {"levels": [0.1, 0.01]}, **more}
 
 
@@ -253,6 +270,62 @@ def test_strings_on_images_are_compared_pair_by_pair() -> None:
     rows = images(_topology(*strings)).rows
     assert rows[0][:4] == ("binary", "as trained", "10", "2 of 2")
     assert rows[1][:4] == ("binary", "as trained", "1", "1 of 2")
+
+
+def test_copies_stand_by_themselves() -> None:
+    def found(*matched: bool) -> Topology:
+        return _topology(
+            *(
+                _strings("a symmetric copy", i, _level(0.1, 2, 1.0, connected=joined), treatment=treatment, settings={})
+                for i, each in enumerate(matched)
+                for treatment, joined in (("standard form", False), ("matched", each))
+            )
+        )
+
+    text = "digits, full: a network and its symmetric copy, once matched, are joined by a straight line"
+    assert _verdicts(found(True, True)) == {text: "holds"}
+    assert _verdicts(found(True, False)) == {text: "does not hold"}
+    assert [claim.measured for claim in claims(found(True, False))] == ["1 of 2 matched, 0 of 2 in standard form"]
+    assert not images(found(True)).rows
+    assert "levels.png" not in document(found(True), "x")
+
+
+def _pruned(width: int, highest: float) -> dict[str, Any]:
+    about = {"identity": "0", "precision": "full", "provenance": PROVENANCE, "task": "regression, 3-h-2"}
+    return {**about, "width": width, "seed": 0, "ends": [0.0, 0.0], "highest": highest}
+
+
+def test_a_bound_that_does_not_fall_leaves_the_gap_open() -> None:
+    strings = _strings("linear network, 5-6-4", 0, _level(0.1, 2, 1.0))
+    text = "Rectified networks of one hidden layer: the energy gap falls with the width (its computed upper bound)"
+    for last, verdict in ((0.1, "holds"), (0.3, "not decided")):
+        found = _topology(strings, pruned=[_pruned(8, 0.3), _pruned(16, last)])
+        assert _verdicts(found)[text] == verdict
+
+
+def test_energies_that_are_no_numbers_are_told() -> None:
+    odd = {**_level(0.1, 3, 1.0), "finer_maximum": None}
+    found = _topology(*(_strings("digits", i, odd, treatment="matched") for i in range(2)))
+    assert images(found).rows[0][6] == "no number"
+    verdicts = next(table for table in tables(found) if table.title == "Verdicts and cost")
+    assert verdicts.rows[0][6] == "2"
+
+
+def test_what_differs_from_the_publication_is_told() -> None:
+    settings = {"settings": {"points": 51}, "lowering": {"steps": 60_000, "learning_rate": 0.003}}
+    regressed = _strings("quadratic regression, 1-4-4-1", 0, _level(0.1, 5, 1.3), settings=settings)
+    text = " ".join(document(_topology(regressed), "x").split())
+    for words in ("51 points a segment instead of 100", "10 inputs on a grid", "falls from 0.003 to 0", "60000 steps"):
+        assert words in text
+    assert "instead of 100" not in document(_topology(_strings("digits", 0, _level(0.1, 2, 1.0))), "x")
+
+
+def test_all_that_made_a_study_is_told() -> None:
+    other = {**PROVENANCE, "packages": {"torch": "3"}, "platform": "Darwin"}
+    strings = [_strings("digits", i, _level(0.1, 2, 1.0), treatment="matched") for i in range(2)]
+    strings[1]["provenance"] = other
+    text = document(_topology(*strings), "x")
+    assert "with torch 2, 3, Python 3.11, 1 thread for each piece, Linux, Darwin" in " ".join(text.split())
 
 
 def test_a_path_that_rises_refutes() -> None:

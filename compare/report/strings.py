@@ -2,12 +2,12 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from compare.report.charts import Chart
 from compare.report.strings_charts import string_chart
 from compare.report.strings_claims import claim_table, claims
-from compare.report.strings_tables import faults, tables
+from compare.report.strings_tables import faults, of_task, tables
 from compare.report.text import WIDTH, block, paragraph
 from compare.runs.topology import QUADRATIC, Topology
 
@@ -36,7 +36,7 @@ def document(found: Topology, name: str) -> str:
         *(block(table) for table in tables(found)),
         *(["### Why strings were not shown connected", _list(reasons)] if reasons else []),
         "### Notes",
-        _list(_NOTES),
+        _list([*_regression_notes(found), *_NOTES]),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -64,19 +64,16 @@ _INTRODUCTION = (
 )
 
 _NOTES = (
-    "The published values are means over connected strings with new ends for each level; so are those of the "
-    "regression here. On images the ends of a level are those of the level before, trained further, and so are the "
-    "beads.",
-    "The regression follows the authors' code: mean absolute error, no biases, a sigmoid at the output, a first bead "
-    "in the middle, beads at half of a segment. Otherwise: targets on a grid of inputs, a larger learning rate that "
-    "falls.",
+    "On images and of linear networks the ends of a level are those of the level before, trained further, and so are "
+    "the beads.",
     "Linear networks with ridge are joined for one hidden layer wider than the smaller of inputs and outputs. With "
     "more layers they need not be: (w3 w2 w1 - 1)^2 + k (w1^2 + w2^2 + w3^2) has for small k a valley of its own "
     "around 0, apart from the other below a level above its bottom. For hidden layers exactly as wide, the sign of a "
     "determinant can keep two networks apart: w2 w1 fitted to 1 has a valley in which both numbers are positive, and "
     "one in which both are negative.",
-    "The floor of the two units is the lowest error of any network whose first layer has rank 1, over a fine grid of "
-    "directions: every path to the swapped network passes one.",
+    "Every path to the two swapped units passes a network whose first layer has at most rank 1, and none of those has "
+    "less error than a floor. What stands in the claims is an upper estimate of it, the lowest error over a fine grid "
+    "of directions: the floor itself is approached beside certain directions, and need not be attained.",
     "Standard form changes norms, and with them what a normalised length means: latent rows of length 1 are short "
     "beside the steps of training. So matched strings are compared with strings between the same networks in standard "
     "form.",
@@ -90,15 +87,34 @@ _NOTES = (
 )
 
 
+def _regression_notes(found: Topology) -> Iterator[str]:
+    """What is as published, and everything that is not."""
+    for each in of_task(found, QUADRATIC)[:1]:
+        search, training = each.settings.get("settings", {}), each.settings.get("lowering", {})
+        yield (
+            "The published values are means over connected strings with new ends for each level; so are those of the "
+            "regression here. It follows the authors' code: mean absolute error, no biases, sigmoids behind all "
+            "layers, Adam on all samples at once, a first bead in the middle, beads at half of a segment, tolerance, "
+            f"alpha and depth. Otherwise: {each.samples} inputs on a grid instead of 10,000 random ones; "
+            f"{search.get('points', 'another number of')} points a segment instead of 100; a learning rate that falls "
+            f"from {training.get('learning_rate', 'another number')} to 0 instead of a constant 0.001, and so a "
+            f"limit of {training.get('steps', 'some')} steps a bead."
+        )
+
+
+def _distinct(values: Iterable[object]) -> str:
+    return ", ".join(dict.fromkeys(map(str, values)))
+
+
 def _made_by(found: Topology, name: str) -> str:
     parts = [piece.provenance for piece in found.pieces]
     commands = dict.fromkeys(part.command or "not recorded" for part in parts)
-    revisions = ", ".join(dict.fromkeys(part.revision for part in parts))
-    made = parts[0]
     where = paragraph(
-        f"at revision {revisions}, with torch {made.packages.get('torch', 'not recorded')}, Python {made.python}, "
-        f"{made.threads} thread for each piece, {made.platform}. The [records]({name}.json) hold every number "
-        "below, seeds and settings."
+        f"at revision {_distinct(part.revision for part in parts)}, with torch "
+        f"{_distinct(part.packages.get('torch', 'not recorded') for part in parts)}, Python "
+        f"{_distinct(part.python for part in parts)}, {_distinct(part.threads for part in parts)} thread for each "
+        f"piece, {_distinct(part.platform for part in parts)}. The [records]({name}.json) hold every number below, "
+        "seeds and settings."
     )
     return "\n".join(["Made by", "", "```sh", *commands, "```", "", where])
 

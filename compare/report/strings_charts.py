@@ -11,7 +11,7 @@ from compare.report.charts import Chart, Row, finished
 from compare.report.landscape_charts import HUES
 from compare.report.strings_tables import PUBLISHED, Group, groups, joined, levels_of
 from compare.runs.strings import Strings
-from compare.runs.topology import QUADRATIC, Topology
+from compare.runs.topology import COPY, QUADRATIC, Topology
 
 OURS, THEIRS = "measured here", "published"
 
@@ -25,7 +25,7 @@ def string_chart(found: Topology) -> Chart | None:
     Returns:
         The chart, or None where no string is shown connected.
     """
-    rows = [row for group, some in groups(found).items() for row in _rows(group, some)]
+    rows = [row for group, some in groups(found).items() if group[-1] != COPY for row in _rows(group, some)]
     rows += list(_published(rows))
     if not rows:
         return None

@@ -12,7 +12,7 @@ from scipy import stats
 from compare.report.strings_tables import PUBLISHED, at, by_width, joined, levels_of, of_task, on_images
 from compare.report.table import Table
 from compare.runs.strings import StringLevel, Strings
-from compare.runs.topology import CONTROL, LINEAR, QUADRATIC, TWO_UNITS, Topology
+from compare.runs.topology import CONTROL, COPY, LINEAR, QUADRATIC, TWO_UNITS, Topology
 
 Verdict = Literal["holds", "does not hold", "not decided"]
 
@@ -43,6 +43,7 @@ def claims(found: Topology) -> list[Claim]:
         *_rectified(found),
         *_control(found),
         *_regression(found),
+        *_copies(found),
         *_images(found),
     ]
 
@@ -96,11 +97,11 @@ def _rectified(found: Topology) -> Iterator[Claim]:
         falls = all(wide < narrow for narrow, wide in itertools.pairwise(means))
         shown = ", ".join(f"{mean:.2g}" for mean in means)
         yield Claim(
-            "Rectified networks of one hidden layer: the energy gap falls to 0 with the width (its computed bound)",
-            "a mean that does not fall",
+            "Rectified networks of one hidden layer: the energy gap falls with the width (its computed upper bound)",
+            "nothing: a bound that does not fall leaves it open",
             f"{shown} at {', '.join(map(str, gaps))} units",
             sum(map(len, gaps.values())),
-            "holds" if falls else "does not hold",
+            "holds" if falls else "not decided",
         )
     for each in found.pruned:
         if each.task == TWO_UNITS and each.floor is not None:
@@ -123,6 +124,24 @@ def _control(found: Topology) -> Iterator[Claim]:
             f"{connected} of {len(some)} connect",
             len(some),
             "does not hold" if connected else "holds",
+        )
+
+
+def _copies(found: Topology) -> Iterator[Claim]:
+    """Copies are searched for without any bead, so a string that is found has none."""
+    some = of_task(found, COPY)
+    for precision in dict.fromkeys(each.precision for each in some):
+        before, after = (
+            [each for each in some if (each.precision, each.treatment) == (precision, treatment)]
+            for treatment in ("standard form", "matched")
+        )
+        joins, all_join = (sum(each.levels[-1].connected for each in ends) for ends in (before, after))
+        yield Claim(
+            f"{found.data}, {precision}: a network and its symmetric copy, once matched, are joined by a straight line",
+            "one that is not",
+            f"{all_join} of {len(after)} matched, {joins} of {len(before)} in standard form",
+            len(after),
+            "holds" if all_join == len(after) else "does not hold",
         )
 
 
@@ -166,7 +185,7 @@ def _shown(values: Sequence[float], interval: tuple[float, float] | None) -> str
 
 
 def _rise(some: Sequence[Strings], what: str, *, independent: bool = False) -> Iterator[Claim]:
-    """Length and beads at the lowest connected level less those at the highest, of each pair."""
+    """Length and beads at the lowest connected level less those at the highest, of each search."""
     pairs = [(first, last) for each in some if (first := _end(each, 0)) and (last := _end(each, -1)) and first != last]
     differences: Mapping[str, list[float]] = {
         "length": [last.normalised_length - first.normalised_length for first, last in pairs],

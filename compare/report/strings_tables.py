@@ -26,8 +26,8 @@ def groups(found: Topology) -> dict[Group, list[Strings]]:
 
 
 def on_images(found: Topology) -> dict[Group, list[Strings]]:
-    """Those between networks on the data set."""
-    return {group: some for group, some in groups(found).items() if some[0].treatment}
+    """Those between trained networks on the data set."""
+    return {group: some for group, some in groups(found).items() if group[-1] == found.data}
 
 
 def of_task(found: Topology, task: str) -> list[Strings]:
@@ -80,6 +80,13 @@ def regression(found: Topology) -> Table:
     )
 
 
+def _highest(some: Iterable[StringLevel]) -> str:
+    """On the finer grids, in %."""
+    found = [each.finer_maximum for each in some]
+    numbers = [number for number in found if number is not None]
+    return show(numbers, scale=100) if len(numbers) == len(found) else "no number"
+
+
 def _rounded(some: Iterable[StringLevel]) -> str:
     return show((each.steps for each in some), digits=0)
 
@@ -96,7 +103,7 @@ def images(found: Topology) -> Table:
                     f"{len(there)} of {len(some)}",
                     show((each.beads for each in there), digits=1),
                     show((each.normalised_length for each in there), digits=3),
-                    show((each.finer_maximum for each in there), scale=100),
+                    _highest(there),
                     _rounded(there),
                     show((each.seconds for each in there), digits=1),
                 )
@@ -131,9 +138,10 @@ def verdicts(found: Topology) -> Table:
         )
     return Table(
         "Verdicts and cost",
-        "A search goes down its levels and ends with the first at which it is not shown connected. Exceed: strings "
-        "called connected on whose finer grid some network has more than the tolerance admits. Steps, energies and "
-        "seconds are sums over all searches, on one thread each.",
+        "A search goes down its levels and ends with the first at which it is not shown connected; that of the "
+        "regression has new ends at each level and goes on. Symmetric copies are searched for without beads. Exceed: "
+        "strings called connected on whose finer grid some network has more than the tolerance admits. Steps, energies "
+        "and seconds are sums over all searches, on one thread each.",
         (
             *("task", "precision", "networks", "searches", "levels connected", "not shown", "exceed"),
             *("steps", "energies", "seconds"),

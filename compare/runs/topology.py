@@ -14,6 +14,7 @@ QUADRATIC = "quadratic regression, 1-4-4-1"
 CONTROL = "three points permuted, 2-3-2"
 LINEAR = "linear network, 5-6-4"
 TWO_UNITS = "two rectified units swapped"
+COPY = "a symmetric copy"
 WIDTHS = "regression, 3-h-2"
 
 
@@ -67,7 +68,8 @@ class LinearPath(Piece):
 class Pruned(Piece):
     """The string through networks that lost half of their ``width`` units: its highest loss, and that of the ends.
 
-    ``gap`` is the first less the larger of the others, an upper bound of the energy gap.
+    ``gap`` is the first less the larger of the others, an upper bound of the energy gap. ``floor`` is an upper
+    estimate of what every path has to pass.
     """
 
     schema_version: Literal[1] = 1

@@ -53,7 +53,7 @@ class BandSettings:
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """A band between two networks.
+    """A band between two networks; an energy that is NaN counts as infinite.
 
     Attributes:
         beads: Networks in order, ends included, straight lines between them.
@@ -127,7 +127,7 @@ def elastic_band(
         raise StringError("expected two networks, got the same one twice: there is nothing between them")
     cuts = (settings.beads + 1) * (settings.points - 1)
     grid = [i / cuts for i in range(cuts + 1)]
-    straight = max(landscape.energies(a, b, grid))
+    straight = _highest(landscape, a, b, grid)
     beads = [lerp(a, b, i / (settings.beads + 1)) for i in range(settings.beads + 2)]
     sweeps, measured, maxima = 0, len(grid), None
     for sweep in range(settings.sweeps):
@@ -162,7 +162,8 @@ def equally_spaced(beads: Sequence[Params], names: Sequence[str]) -> list[Params
         names: Parameters that lengths count; the others move along.
 
     Returns:
-        New beads; their distances from each other are equal but for the corners that are cut.
+        New beads; their distances from each other are equal but for the corners that are cut. Beads that are all in
+        one place stay.
 
     Example:
         >>> corner = [{"w": torch.tensor(p)} for p in ([0.0, 0.0], [1.0, 0.0], [1.0, 3.0])]
@@ -170,6 +171,8 @@ def equally_spaced(beads: Sequence[Params], names: Sequence[str]) -> list[Params
         tensor([1., 1.])
     """
     arcs = [0.0, *itertools.accumulate(joint_length(pair, names) for pair in itertools.pairwise(beads))]
+    if not arcs[-1]:
+        return list(beads)
     found, segment = [beads[0]], 0
     for number in range(1, len(beads) - 1):
         arc = arcs[-1] * number / (len(beads) - 1)
@@ -190,13 +193,21 @@ def _swept(landscape: Slope, beads: Sequence[Params], settings: BandSettings, se
         along = sum(float((gradient[name].double() * part.double()).sum()) for name, part in tangent.items())
         share = along / size if size else 0.0
         step = {name: gradient[name] - share * tangent[name] for name in gradient}
-        if not all(bool(torch.isfinite(part).all()) for part in step.values()):
+        there = {name: bead[name] - settings.learning_rate * part for name, part in step.items()}
+        # What lies there covers the gradient, too: NaN and infinity stay what they are.
+        if not all(bool(torch.isfinite(part).all()) for part in there.values()):
             raise StringError(
-                "a bead of the band left for infinity: expected finite gradients; take a smaller learning_rate"
+                "a bead of the band left for infinity: expected finite gradients and weights; take a smaller "
+                "learning_rate"
             )
-        moved.append({**bead, **{name: bead[name] - settings.learning_rate * part for name, part in step.items()}})
+        moved.append({**bead, **there})
     return [*moved, beads[-1]]
 
 
 def _maxima(landscape: Slope, beads: Sequence[Params], settings: BandSettings) -> tuple[float, ...]:
-    return tuple(max(landscape.energies(p, q, settings.ts)) for p, q in itertools.pairwise(beads))
+    return tuple(_highest(landscape, p, q, settings.ts) for p, q in itertools.pairwise(beads))
+
+
+def _highest(landscape: Slope, a: Params, b: Params, ts: Sequence[float]) -> float:
+    """Highest energy on a grid; what is NaN is not known to be low, and ``max`` alone may pass it over."""
+    return max(math.inf if math.isnan(energy) else energy for energy in landscape.energies(a, b, ts))

@@ -75,10 +75,7 @@ class Pushed:
             for moved in _emptied(current[k], current[k - 1], rows):
                 pieces.append(_straight(tuple(current), before := _placed(current, k, *moved)))
                 current = list(before)
-            above, below = current[k][:rows], current[k - 1]
-            width = above.shape[1]
-            sign = -1 if width == rows and np.linalg.det(_polar(above)[1]) < 0 else 1
-            piece = _turned(current, k, above @ below, _full_rank_path(above, _flat(rows, width, sign)))
+            piece, sign = _turned(current, k, rows)
             pieces.append(piece)
             current = list(piece(1.0))
             signs.insert(0, sign)
@@ -176,27 +173,25 @@ def _placed(weights: Sequence[Matrix], k: int, above: Matrix, below: Matrix) -> 
     return tuple(moved)
 
 
-def _turned(weights: Sequence[Matrix], k: int, both: Matrix, path: Callable[[float], Matrix]) -> Piece:
+def _turned(weights: Sequence[Matrix], k: int, rows: int) -> tuple[Piece, int]:
+    """From the rows in use, U S V^T, to ``[D, 0]``: through U ((1 - s) S + s) V^T R(s), and the sign in D.
+
+    The layer below is the pseudo-inverse of this times the product of both, written out: inverted numerically it loses
+    all digits where S is singular and s is small.
+    """
     kept, shape = tuple(weights), weights[k].shape
+    left, sizes, right = np.linalg.svd(weights[k][:rows], full_matrices=False)
+    frame, seen = left @ right, right @ weights[k - 1]
+    sign = -1 if shape[1] == rows and np.linalg.det(frame) < 0 else 1
+    turn = _rotation(_completed(frame.T) @ _completed(_flat(rows, shape[1], sign).T).T)
 
     def at(s: float) -> Weights:
-        above = path(s)
-        return _placed(kept, k, _padded(above, shape), np.linalg.pinv(above) @ both)
+        scale = (1 - s) * sizes + s
+        ratio = np.divide(sizes, scale, out=np.zeros_like(sizes), where=scale > 0)
+        turned = right @ turn(s)
+        return _placed(kept, k, _padded((left * scale) @ turned, shape), turned.T @ (ratio[:, None] * seen))
 
-    return at
-
-
-def _full_rank_path(start: Matrix, end: Matrix) -> Callable[[float], Matrix]:
-    """Through ``[m, h]`` matrices of rank m, but perhaps for ``start``; for m = h both polar factors have one sign."""
-    (first, p), (second, q) = (_polar(each) for each in (start, end))
-    turn = _rotation(_completed(p.T) @ _completed(q.T).T)
-    return lambda s: ((1 - s) * first + s * second) @ p @ turn(s)
-
-
-def _polar(matrix: Matrix) -> tuple[Matrix, Matrix]:
-    """A positive definite matrix and one with orthonormal rows, whose product is ``matrix``."""
-    left, sizes, right = np.linalg.svd(matrix, full_matrices=False)
-    return (left * sizes) @ left.T, left @ right
+    return at, sign
 
 
 def _completed(frame: Matrix) -> Matrix:
@@ -247,20 +242,15 @@ def _balancing(below: Matrix, above: Matrix) -> Piece:
     """The geodesic of the orbit from two factors of one rank to those of least norm.
 
     With ``W_1 = V X`` and ``W_2 = Y V^T`` the norm of ``g X`` and ``Y g^-1`` is least where M = g^T g solves M A M = B
-    with A = X X^T and B = Y^T Y: the geometric mean of A^-1 and B.
+    with A = X X^T and B = Y^T Y: the geometric mean of A^-1 and B. Its root comes from singular values of products of
+    X and Y, of which none is squared: A and B themselves have twice as many orders of magnitude.
     """
     basis = np.linalg.svd(below, full_matrices=False)[0][:, : rank(below)]
     x, y = basis.T @ below, above @ basis
-    root, inverse = (_power(x @ x.T, exponent) for exponent in (0.5, -0.5))
-    mean = inverse @ _power(root @ y.T @ y @ root, 0.5) @ inverse
-    return lambda s: (basis @ _power(mean, s / 2) @ x, y @ _power(mean, -s / 2) @ basis.T)
-
-
-def _power(matrix: Matrix, exponent: float) -> Matrix:
-    """Of a positive definite matrix."""
-    sizes, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    found: Matrix = (vectors * sizes**exponent) @ vectors.T
-    return found
+    u, sizes, _ = np.linalg.svd(x, full_matrices=False)
+    _, c, w = np.linalg.svd(y @ (u * sizes) @ u.T, full_matrices=False)
+    _, m, v = np.linalg.svd((np.sqrt(c)[:, None] * w) @ (u / sizes) @ u.T, full_matrices=False)
+    return lambda s: (basis @ (v.T * m**s) @ v @ x, y @ (v.T * m**-s) @ v @ basis.T)
 
 
 def _projector(matrix: Matrix) -> Matrix:

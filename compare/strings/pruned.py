@@ -188,20 +188,21 @@ class _Swap:
 
 
 def rank_one_floor(x: Tensor, y: Tensor, *, angles: int = 3600) -> float:
-    """The lowest mean squared error of rectified networks on the plane whose first layer has rank at most 1.
+    """An upper estimate of the floor: the lowest error of rectified networks on the plane, first layer of rank 1.
 
     Two hidden units without biases: the first layer is a square matrix, whose determinant changes its sign when the
     units are swapped. So a path from a network to its own copy with both units swapped passes a first layer of rank 1,
     and somewhere has at least this error. With ``w_k = c_k v`` the hidden layer offers no more than ``relu(v x)`` and
-    ``relu(-v x)``; the last layer is then least squares, without bias.
+    ``relu(-v x)``; the last layer is then least squares, without bias. The floor is the infimum over all v, which need
+    not be attained: where v is across to some input its unit is silent there, and the error jumps upwards.
 
     Args:
         x: Inputs ``[samples, 2]``.
         y: Targets ``[samples, out]``.
-        angles: Directions v tried on half a circle; the minimum is that over these.
+        angles: Directions v tried on half a circle; the minimum over these is at least the floor.
 
     Returns:
-        The floor, a mean over samples and outputs.
+        The estimate, a mean squared error over samples and outputs.
 
     Raises:
         PrunedStringError: For inputs of another dimension than 2.

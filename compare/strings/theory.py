@@ -68,13 +68,14 @@ def linear_network_path(a: Params, b: Params, layers: Sequence[str], *, ridge: b
 
     - the signs of both networks agree, or
     - the product of either network has rank below r, or
-    - there are as many inputs as outputs and the straight line between both products passes a singular one.
+    - there are as many inputs as outputs and the determinants of both products differ in sign.
 
     Otherwise none is, and there may be none: ``w_2 w_1`` of one unit, fitted to 1, has two valleys, apart below the
     loss of ``w_2 w_1 = 0``.
 
-    With a ridge penalty, a multiple of the sum of all squared weights, there must be two layers. With three there is no
-    such theorem: ``(w_3 w_2 w_1 - 1)^2 + k (w_1^2 + w_2^2 + w_3^2)`` has a valley of its own around 0 for small k.
+    With a ridge penalty, a multiple of the sum of all squared weights, there must be at most two layers. With three
+    there is no such theorem: ``(w_3 w_2 w_1 - 1)^2 + k (w_1^2 + w_2^2 + w_3^2)`` has a valley of its own around 0 for
+    small k.
 
     Args:
         a: Start: weights ``[out, in]`` by name, and nothing else; not changed.
@@ -87,8 +88,8 @@ def linear_network_path(a: Params, b: Params, layers: Sequence[str], *, ridge: b
 
     Raises:
         ParameterError: If ``b`` does not fit ``a``, or for NaN or infinity.
-        LinearPathError: If these are no linear networks of one shape, for ridge with another number of layers than two,
-            for a hidden layer with fewer than r units, or in the cases above in which there may be no path.
+        LinearPathError: If these are no linear networks of one shape, for ridge with more than two layers, for a hidden
+            layer with fewer than r units, or in the cases above in which there may be no path.
 
     Example:
         >>> a, b = ({"first": torch.randn(4, 3), "last": torch.randn(2, 4)} for _ in range(2))
@@ -195,8 +196,8 @@ def _check_shapes(shapes: Sequence[tuple[int, ...]], *, ridge: bool) -> None:
         raise LinearPathError(
             f"expected hidden layers of at least {smaller} units, the smaller of inputs and outputs, got {shown}"
         )
-    if ridge and len(shapes) != 2:
+    if ridge and len(shapes) > 2:
         raise LinearPathError(
-            f"ridge: expected two layers, got {len(shapes)}: with more, level sets of a loss with ridge need not be "
-            "connected; leave ridge out"
+            f"ridge: expected at most two layers, got {len(shapes)}: with more, level sets of a loss with ridge need "
+            "not be connected; leave ridge out"
         )
