@@ -28,8 +28,8 @@ class Merged:
     Attributes:
         params: Its parameters and buffers. The latent weight of a bit by majority is (votes for +1 - votes for -1) /
             networks; a tied one has the size of half a vote.
-        agreement: Mean over bits and networks of how often a network has the merged bit: 1/2 for bits drawn by lot, 1
-            for copies of one network.
+        agreement: Mean over bits and networks of how often a network has the merged bit: 1 for copies of one network;
+            for bits drawn by lot 3/4 of two or three networks, 0.64 of eight, towards 1/2 for many.
         tied: Fraction of bits with as many votes for +1 as for -1.
         re_estimated: Whether normalisation statistics were measured for the merged network.
     """

@@ -28,7 +28,7 @@ from compare.data import DATA_SETS, Data, load_data
 from compare.data.split import reduced
 from compare.errors import CompareError
 from compare.evaluation import evaluate, re_estimated
-from compare.evaluation.attack import InputRange, input_range
+from compare.evaluation.attack import STEPS, InputRange, input_range
 from compare.evaluation.statistics import calibrator
 from compare.params import Params
 from compare.progress import progress
@@ -42,7 +42,7 @@ from compare.runs.study import read_part, write_part
 from compare.seeds import derived
 from compare.training import Trained, TrainingSettings, train
 from fullprecision.actions import Hidden, Method, Orbit, hidden_units, orbit
-from fullprecision.actions.measure import attack_votes, orbit_votes, outputs_of, votes_of
+from fullprecision.actions.measure import attack_votes, orbit_votes, outputs_of, plain_attacks, votes_of
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 EPSILONS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -102,7 +102,7 @@ class Plan:
 
     @property
     def variants(self) -> tuple[tuple[Method, int], ...]:
-        """Methods with the size of the batch; on a batch as large as the block all methods are one."""
+        """Methods with the size of the batch; on one as large as the block independent features leave one method."""
         return (*((method, self.units // 2) for method in METHODS), ("least squares", self.units))
 
     def settings(self, family: compare.Family) -> TrainingSettings:
@@ -114,7 +114,7 @@ class Plan:
         names = ("data", "images", "units", "epochs", "members", "samples", "attacked")
         settings = [self.settings(family).as_dict() for family in (fullprecision.FAMILY, binarynets.FAMILY)]
         grids = {"epsilons": EPSILONS, "attacked_epsilons": ATTACKED, "radii": RADII, "path": ON_A_PATH}
-        return {**{name: getattr(self, name) for name in names}, **grids, "settings": settings}
+        return {**{name: getattr(self, name) for name in names}, **grids, "attack_steps": STEPS, "settings": settings}
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,7 @@ def network(bench: Bench, piece: tuple[str, int]) -> None:
     measured, attacked = bench.data.test.subset(plan.samples), bench.data.test.subset(plan.attacked)
     orbits: list[OrbitVotes] = []
     attacks: list[AttackVotes] = []
+    plain = plain_attacks(model, trained.params, attacked, RADII, within=bench.within)
     for method, batch in plan.variants:
         x = bench.data.train.subset(batch, derived("orbit batch", seed)).x
         for epsilon in EPSILONS:
@@ -183,7 +184,7 @@ def network(bench: Bench, piece: tuple[str, int]) -> None:
             orbits.append(orbit_votes(model, trained.params, found, measured, method=method, batch=batch))
             if epsilon in ATTACKED and method != "smallest change":
                 attacks += attack_votes(
-                    *(model, trained.params, found, attacked, RADII), within=bench.within, method=method, batch=batch
+                    *(model, trained.params, found, attacked, plain), within=bench.within, method=method, batch=batch
                 )
     write_part(
         OrbitNetwork(
@@ -234,8 +235,7 @@ def binary(bench: Bench, piece: tuple[str, int]) -> None:
     for first in range(0, plan.networks - 1, 2):
         a, b = ends[first], compare.match(graph, ends[first], ends[first + 1], seed=0).params
         path = compare.linear_path(graph, a, b)
-        between = [path(t) for t in ON_A_PATH]
-        settled = [re_estimated(calibrator(model), each, data.train.calibration) for each in between]
+        settled = [re_estimated(calibrator(model), path(t), data.train.calibration) for t in ON_A_PATH]
         votes.append(_binary_votes(bench, model, settled, "path", (first, first + 1)))
     votes.append(_binary_votes(bench, model, networks, "independent", tuple(range(plan.networks))))
     write_part(
@@ -311,15 +311,15 @@ def collected(bench: Bench, pieces: Sequence[tuple[str, int]]) -> Orbits:
     """The record from its parts."""
     plan, data = bench.plan, bench.data
     networks = [read_part(OrbitNetwork, _file(plan, *piece)) for piece in pieces if piece[0] != "binary"]
-    samples = {"train": data.train, "test": data.test}
     return Orbits(
         identity=bench.binary_identity,
         precision=fullprecision.FAMILY.name,
         provenance=networks[0].provenance,
         model="{0} - {1} - {1} - {2}".format(*bench.sizes),
-        data=recorded_data(data, samples),  # type: ignore[arg-type]
+        data=recorded_data(data, {"train": data.train, "test": data.test}),
         smallest=tuple(bench.within.low.flatten().tolist()),
         largest=tuple(bench.within.high.flatten().tolist()),
+        attack_steps=STEPS,
         networks=tuple(networks),
         binary=read_part(BinaryPart, _file(plan, *pieces[-1])),
         configuration={**plan.described(), "networks": plan.networks},

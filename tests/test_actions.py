@@ -1,9 +1,11 @@
 """Group actions: outputs stay, groups compose, exactness on the batch, literal formulas, refusals."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import compare
@@ -22,10 +24,15 @@ from fullprecision.actions import (
     scaling,
 )
 
-ACTIVATIONS = [nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.Softplus]
+
+def _in_place() -> nn.Module:
+    return nn.ReLU(inplace=True)
 
 
-def _network(activation: type[nn.Module] | None = nn.Tanh, *, bias: bool = True) -> nn.Sequential:
+ACTIVATIONS = [nn.ReLU, _in_place, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.Softplus]
+
+
+def _network(activation: Callable[[], nn.Module] | None = nn.Tanh, *, bias: bool = True) -> nn.Sequential:
     """6 inputs, blocks of 10 and 12 units, 3 outputs, in float64."""
     torch.manual_seed(1)
     between = [] if activation is None else [activation()]
@@ -82,7 +89,7 @@ def test_positive_diagonals_keep_outputs_of_homogeneous_blocks(activation: type[
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("samples", [1, 3, 5])
 def test_the_data_dependent_action_is_exact_on_its_batch(
-    method: str, activation: type[nn.Module], samples: int
+    method: str, activation: Callable[[], nn.Module], samples: int
 ) -> None:
     model = _network(activation)
     params, x = parameters(model), _inputs(samples)
@@ -213,6 +220,51 @@ def test_an_orbit_is_its_elements_and_pairs_them_over_epsilon() -> None:
     assert torch.allclose(block.inner_of(again)[0], g @ g @ v, atol=1e-12)
 
 
+def test_an_activation_leaves_its_input_alone() -> None:
+    for block in hidden_units(_network(_in_place)):
+        h = -torch.ones(3)
+        assert torch.equal(block.activation(h), torch.zeros(3))
+        assert torch.equal(h, -torch.ones(3))
+    first = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2)).double().eval()
+    x = _inputs(3)
+    act_on_batch(first, hidden_units(first)[0], parameters(first), x, _element(8))
+    assert torch.equal(x, _inputs(3))
+
+
+def test_powers_are_scaled_as_their_exponent_asks() -> None:
+    class Squares(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 10), nn.Linear(10, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.square(self.a(x)))
+
+    model = Squares().double().eval()
+    params, graph = parameters(model), compare.trace(model, _inputs(8), fullprecision.FAMILY)
+    factors = torch.linspace(0.5, 2, 10, dtype=torch.float64)
+    moved = scaling(graph, "a", factors).apply(params)
+    assert _change(model, params, moved, _inputs(50)) < 1e-10
+    assert torch.allclose(moved["a.weight"], factors[:, None] * params["a.weight"], atol=1e-12)
+    assert torch.allclose(moved["b.weight"], params["b.weight"] / factors**2, atol=1e-12)
+
+
+def test_the_residual_is_that_of_what_is_returned() -> None:
+    model = _network(nn.Tanh).float()
+    block, params, x = hidden_units(model)[1], parameters(model), _inputs(5).float()
+    found = act_on_batch(model, block, params, x, _element(12))
+    z = block.inputs(params, x).double()
+
+    def inner_output(given: dict[str, Tensor]) -> Tensor:
+        v, b = block.inner_of(given)
+        return block.outer_of(given).double() @ torch.tanh(v.double() @ z.T + b.double()[:, None])
+
+    kept = inner_output(params)
+    expected = (inner_output(found.params) - kept).abs().max() / kept.abs().max()
+    assert found.residual == pytest.approx(float(expected), rel=1e-6)
+    assert 1e-9 < found.residual < 1e-5  # rounding of single precision, not of double
+
+
 def test_an_orbit_in_single_precision_is_exact_to_its_rounding() -> None:
     model = _network(nn.Tanh).float()
     block, params, x = hidden_units(model)[1], parameters(model), _inputs(5).float()
@@ -249,6 +301,14 @@ def test_what_is_no_block_is_not_taken_for_one() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.b(torch.tanh(self.a(torch.tanh(self.a(x)))))
 
+    class Tied(Shared):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(self.b(torch.tanh(self.a(x))), self.a.weight.t())
+
+    class TiedOuter(Shared):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.tanh(self.a(x))) + x @ self.b.weight
+
     class Residual(Shared):
         def forward(self, x: Tensor) -> Tensor:
             h = torch.tanh(self.a(x))
@@ -257,7 +317,7 @@ def test_what_is_no_block_is_not_taken_for_one() -> None:
     tied = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
     tied[2].weight = tied[0].weight
     normalised = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 6))
-    for model in (Shared(), Residual(), tied, normalised, nn.Linear(2, 2)):
+    for model in (Shared(), Tied(), TiedOuter(), Residual(), tied, normalised, nn.Linear(2, 2)):
         with pytest.raises(ActionError, match="such are: none"):
             hidden_units(model)
 
@@ -272,8 +332,16 @@ def test_requests_that_make_no_sense_are_refused() -> None:
         act_on_batch(model, block, params, _inputs(11), _element(10))
     with pytest.raises(ActionError, match="method: expected one of least squares, smallest change, rotation"):
         act_on_batch(model, block, params, x, _element(10), method="guess")
-    with pytest.raises(ActionError, match=r"finite matrix \[10, 10\] .* got \[3, 3\]"):
+    with pytest.raises(ActionError, match=r"a matrix \[10, 10\] .* got \[3, 3\]"):
         act_on_batch(model, block, params, x, _element(3))
+    with pytest.raises(ActionError, match="finite entries, got 100 of 100"):
+        act_on_batch(model, block, params, x, math.nan * _element(10))
+    with pytest.raises(ActionError, match="g: expected an invertible matrix"):
+        act_on_batch(model, block, params, x, torch.ones(10, 10))
+    flat = nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 3)).double().eval()
+    for wrong in (_inputs(1)[0], _inputs(4).reshape(2, 2, 6)):
+        with pytest.raises(ActionError, match=r"one vector for each of \d samples at 0, got .* \[batch, \.\.\.\]"):
+            act_on_batch(flat, hidden_units(flat)[0], parameters(flat), wrong, _element(10))
     with pytest.raises(ActionError, match="an activation follows"):
         act_linearly(block, params, _element(10))
     linear = _network(None)

@@ -10,7 +10,7 @@ from torch import Tensor
 from zoo import pixels, randomised, small_networks
 
 from compare.evaluation import evaluate
-from compare.evaluation.ensemble import EnsembleError, agreement, counts, decided, majority, vote
+from compare.evaluation.ensemble import EnsembleError, agreement, counts, decided, majority, vote, voted
 from compare.params import call
 
 
@@ -74,6 +74,7 @@ def test_a_vote_is_that_of_the_networks_outputs(batch: int) -> None:
     ties = [list(Counter(c).values()).count(max(Counter(c).values())) > 1 for c in labels.T.tolist()]
     assert found.tied == sum(ties) / 60
     assert found.mean_error == sum(found.errors) / 4
+    assert voted(outputs.float(), samples.y) == found
 
 
 def test_requests_that_make_no_sense_are_refused() -> None:
@@ -87,5 +88,13 @@ def test_requests_that_make_no_sense_are_refused() -> None:
         vote(model.train(), [one], samples)
     with pytest.raises(EnsembleError, match=r"one network or more, got \[0, 3\]"):
         majority(torch.zeros(0, 3, dtype=torch.long), 2)
+    for wrong in (torch.tensor([[0, 2]]), torch.tensor([[-1, 0]])):
+        with pytest.raises(EnsembleError, match=r"classes from 0 to 1, got (0 to 2|-1 to 0)"):
+            majority(wrong, 2)
+    for networks in (1, 3):
+        with pytest.raises(EnsembleError, match="labels: expected at least one sample"):
+            agreement(torch.zeros(networks, 0, dtype=torch.long), 2)
+    with pytest.raises(EnsembleError, match="batch: expected a positive number"):
+        vote(model.eval(), [one], samples, batch=0)
     with pytest.raises(EnsembleError, match="expected one of majority, mean probability, got 'median'"):
         decided(torch.zeros(1, 1, 2), "median")  # type: ignore[arg-type]

@@ -1,5 +1,7 @@
 """Merging against a literal vote, what copies and matched networks give, refusals."""
 
+import itertools
+
 import pytest
 import torch
 from zoo import difference, pixels, randomised, small_networks
@@ -11,6 +13,7 @@ from binarynets.merging import MergeError, merge
 from compare.evaluation import StatisticsError, re_estimated
 from compare.evaluation.statistics import calibrator
 from compare.params import ParameterError, Params, parameters
+from compare.report.merging import agreement_by_lot
 
 
 def _some(networks: int, name: str = "mlp"):
@@ -56,6 +59,20 @@ def test_figures_are_the_literal_shares() -> None:
     assert found.tied == tied / bits
     assert 0.3 < found.tied < 0.45  # 6 of 16 for bits drawn by lot
     assert merge(model, graph, some[:3]).tied == 0
+
+
+@pytest.mark.parametrize("networks", [2, 3, 5, 8])
+def test_agreement_by_lot_is_that_of_all_votes(networks: int) -> None:
+    votes = [sum(bits) for bits in itertools.product((0, 1), repeat=networks)]
+    literal = sum(max(k, networks - k) / networks for k in votes) / len(votes)
+    assert agreement_by_lot(networks) == pytest.approx(literal)
+    model, graph, some = _some(networks)
+    draw = torch.Generator().manual_seed(0)
+    by_lot = [
+        {name: torch.randn(p.shape, generator=draw) if name in graph.binarised else p for name, p in params.items()}
+        for params in some
+    ]
+    assert merge(model, graph, by_lot).agreement == pytest.approx(literal, abs=0.02)
 
 
 def test_latents_that_cancel_count_as_plus_one() -> None:

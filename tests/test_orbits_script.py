@@ -3,18 +3,27 @@
 import importlib.util
 import re
 import sys
-from dataclasses import replace
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from scipy import stats
+from torch import nn
 
+from compare.data import load_data
+from compare.evaluation.attack import fgsm, input_range, pgd
+from compare.params import call, parameters
 from compare.relations.bootstrap import Interval
 from compare.report import merging as merging_report
 from compare.report import orbit_numbers, orbits
 from compare.runs.merging import Draw, Merging
-from compare.runs.orbits import OrbitNetwork, Orbits
+from compare.runs.orbits import AttackVotes, OrbitNetwork, Orbits
 from compare.runs.study import read_part
+from fullprecision.actions import hidden_units, orbit
+from fullprecision.actions.measure import attack_votes, plain_attacks
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -125,6 +134,7 @@ def test_orbits_are_kept_and_taken_up(
     for network in record.networks:
         assert len(network.orbits) == 4 * 3
         assert len(network.attacks) == 3 * 1 * 4
+        assert len({(each.attack, each.radius, each.plain) for each in network.attacks}) == 4  # made once
         for each in network.orbits:
             assert each.independent_residual is None or each.independent_residual < 1e-8
             if each.epsilon == 0 and (each.method != "least squares"):
@@ -157,7 +167,7 @@ def _check_claims(record: Orbits) -> None:
     same = Interval(0.0, 0.0, 0.0, networks=5, resamples=100)  # no difference is none
     assert orbit_numbers.decided(same) == "does not hold"
     assert orbit_numbers.decided(replace(same, low=None, high=None)) == "not decided"
-    words = {claim.claim: claim.verdict for claim in orbit_numbers.claims(record, resamples=200)}
+    words = {claim.claim: claim.verdict for claim in orbit_numbers.claims(record)}
     assert words["Binary: the vote over an orbit is the network itself"] == "holds"
     raised = [
         network.model_copy(
@@ -174,7 +184,7 @@ def _check_claims(record: Orbits) -> None:
                     for each in network.orbits
                 ),
                 "attacks": tuple(
-                    each.model_copy(update={"plain": 0.9, "majority": 0.1, "transferred_majority": 1.0})
+                    each.model_copy(update={"plain": 0.9, "majority": 0.1, "either_majority": 1.0})
                     for each in network.attacks
                 ),
             }
@@ -185,7 +195,7 @@ def _check_claims(record: Orbits) -> None:
     other = record.model_copy(
         update={"networks": tuple(raised), "binary": record.binary.model_copy(update={"votes": tuple(votes)})}
     )
-    found = {claim.claim: claim.verdict for claim in orbit_numbers.claims(other, resamples=200)}
+    found = {claim.claim: claim.verdict for claim in orbit_numbers.claims(other)}
 
     def verdicts(part: str) -> set[str]:
         return {verdict for claim, verdict in found.items() if part in claim}
@@ -196,9 +206,67 @@ def _check_claims(record: Orbits) -> None:
     assert verdicts("some orbit (majority) errs less") == {"holds"}
     assert verdicts("some orbit (mean probability) errs less") == {"does not hold"}
     assert verdicts("(attacked in expectation)") == {"holds"}
-    assert verdicts("with the plain network's inputs") == {"does not hold"}
+    assert verdicts("a sample counts that it, or the plain network's input, defeats") == {"does not hold"}
     assert verdicts("over an orbit") == {"does not hold"}
-    assert "### Claims" in orbits.document(other, "orbits", resamples=200)
+    text = " ".join(orbits.document(other, "orbits").split())
+    assert "### Claims" in text
+    assert "one step (FGSM) or 10 (PGD)" in text
+    assert "On a batch of 4, fewer than the 8 units, least squares lose" in text
+    assert "all ways are one where moved features are independent" in text
+    steps = orbits.document(other.model_copy(update={"attack_steps": 7}), "orbits")
+    assert "one step (FGSM) or 7 (PGD)" in " ".join(steps.split())
+    attack = record.networks[0].attacks[0].model_dump() | {"majority": 0.5, "either_majority": 0.4}
+    with pytest.raises(ValueError, match="at least as many samples wrong under either attack"):
+        AttackVotes.model_validate(attack)
+
+
+def test_intervals_are_those_of_welch() -> None:
+    """Of two activations the t interval of a mean with Satterthwaite's degrees of freedom; of one, Student's."""
+
+    @dataclass(frozen=True)
+    class Network:
+        activation: str
+        value: float
+
+    def interval(networks: list[Network], together: int = 1) -> Interval:
+        return orbit_numbers.over(networks, lambda network: network.value, together=together)  # type: ignore[arg-type]
+
+    one, other = (0.1, 0.4, 0.2, 0.9), (1.0, 1.1, 0.7, 1.3)
+    networks = [Network("relu", value) for value in one]
+    for together in (1, 32):
+        literal = stats.ttest_1samp(one, 0).confidence_interval(1 - 0.05 / together)
+        found = interval(networks, together)
+        assert (found.value, found.low, found.high) == pytest.approx((0.4, literal.low, literal.high))
+    # Half the sum of two means is half the difference of one and the negated other.
+    welch = stats.ttest_ind(one, [-value for value in other], equal_var=False).confidence_interval()
+    both = interval([*networks, *(Network("tanh", value) for value in other)])
+    assert (both.low, both.high) == pytest.approx((welch.low / 2, welch.high / 2))
+    assert interval([Network("relu", 0.3)] * 3).high == pytest.approx(0.3)
+    assert interval(networks[:2]).low is None
+
+
+def test_a_sample_counts_that_either_attack_defeats() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.Tanh(), nn.Linear(12, 5)).eval()
+    data, params = load_data("digits"), parameters(model)
+    samples = data.test.subset(60)
+    samples = replace(samples, y=model(samples.x).argmax(1))
+    block, x = hidden_units(model)[0], data.train.subset(6).x
+    moved = orbit(model, block, params, x, 1.0, members=3, method="rotation")
+    within = input_range(data)
+    plain = plain_attacks(model, params, samples, [0.05, 0.2], within=within)
+    found = list(attack_votes(model, params, moved, samples, plain, within=within, method="rotation", batch=6))
+    assert [(each.attack, each.radius) for each in found] == list(plain)
+    for each in found:
+        own = {"fgsm": fgsm, "pgd": pgd}[each.attack](model, moved.networks, samples, each.radius, within=within)
+        wrong = []
+        for inputs in (plain[each.attack, each.radius].x, own.x):
+            columns = zip(*(call(model, network, inputs).argmax(1).tolist() for network in moved.networks), strict=True)
+            voted = [Counter(column).most_common(1)[0][0] for column in columns]  # of several the first seen
+            wrong.append([label != y for label, y in zip(voted, samples.y.tolist(), strict=True)])
+        assert each.either_majority == pytest.approx(sum(a or b for a, b in zip(*wrong, strict=True)) / 60)
+        assert each.transferred_majority == pytest.approx(sum(wrong[0]) / 60)
+    assert any(each.either_majority > max(each.majority, each.transferred_majority) for each in found)
 
 
 def _check_merging_claims() -> None:
@@ -207,6 +275,8 @@ def _check_merging_claims() -> None:
     assert merging_report._decided([0.1, -0.2]) == "not decided"
     merged = {"treatment": "matched", "how": "majority", "statistics": "averaged"}
     merged |= {"error": 0.1, "agreement": 1.0, "tied": 0.0}
+    text = " ".join(merging_report._RULE.split())
+    assert "in every draw of every number of networks" in text
     draw = {"errors": (0.1, 0.1), "majority": 0, "mean_probability": 0, "merged": (merged,)}
     assert Draw.model_validate({"parts": (1, 2), **draw}).mean_error == 0.1
     with pytest.raises(ValueError, match="expected each part once"):

@@ -17,6 +17,9 @@ from compare.seeds import derived
 
 STEPS = 10
 
+# Of the width of the range: inputs that were normalised may leave it by rounding.
+_ROUNDING = 1e-6
+
 # Inputs are 2 p - (largest pixel value): 17 grey levels for the embedded digits, 8 bits for images in files.
 _LARGEST = {"digits": 16.0}
 _EIGHT_BITS = 255.0
@@ -46,6 +49,11 @@ class InputRange:
     def clamped(self, x: Tensor) -> Tensor:
         """Inputs ``[samples, channels, height, width]``, put back into the range where they leave it."""
         return x.clamp(self.low.to(x), self.high.to(x))
+
+    def holds(self, x: Tensor) -> bool:
+        """Whether inputs ``[samples, channels, height, width]`` lie in the range, to rounding."""
+        beyond = _ROUNDING * self.width.to(x)
+        return bool(((x >= self.low.to(x) - beyond) & (x <= self.high.to(x) + beyond)).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +118,7 @@ def fgsm(
         model: In evaluation mode; not changed.
         networks: Those attacked, parameters and buffers by name: the gradient is that of the mean over them of the
             cross-entropy, so that several are attacked in expectation [EOT]. One is the plain attack.
-        samples: Inputs and classes; not changed.
+        samples: Inputs in the range, and classes; not changed.
         radius: Of the ball around each input, as a fraction of the width of the range.
         within: The range that inputs keep to.
         batch: Samples at a time; changes memory and speed alone.
@@ -119,12 +127,12 @@ def fgsm(
         The changed inputs. Where the gradient is 0, the input is not changed.
 
     Raises:
-        AttackError: For arguments that make no sense.
+        AttackError: For arguments that make no sense, inputs outside the range, or a loss that is not finite.
 
     References:
         [FGSM]: Goodfellow et al., ICLR 2015, arXiv 1412.6572. [EOT]: Athalye et al., ICML 2018, arXiv 1707.07397.
     """
-    working = _checked(model, networks, samples, radius)
+    working = _checked(model, networks, samples, radius, within, batch)
 
     def step(x: Tensor, y: Tensor) -> Tensor:
         _, gradient = _slope(working, networks, x, y)
@@ -152,7 +160,7 @@ def pgd(
     Args:
         model: In evaluation mode; not changed.
         networks: Those attacked, in expectation, see ``fgsm``.
-        samples: Inputs and classes; not changed.
+        samples: Inputs in the range, and classes; not changed.
         radius: Of the ball around each input, as a fraction of the width of the range.
         within: The range that inputs keep to.
         steps: Gradient steps.
@@ -163,12 +171,12 @@ def pgd(
         The changed inputs.
 
     Raises:
-        AttackError: For arguments that make no sense.
+        AttackError: For arguments that make no sense, inputs outside the range, or a loss that is not finite.
 
     References:
         [PGD]: Madry et al., ICLR 2018, arXiv 1706.06083.
     """
-    working = _checked(model, networks, samples, radius)
+    working = _checked(model, networks, samples, radius, within, batch)
     if steps < 1:
         raise AttackError(f"steps: expected a positive number, got {steps}")
     generator = torch.Generator().manual_seed(derived(seed, "pgd"))
@@ -211,6 +219,8 @@ def _slope(model: nn.Module, networks: Sequence[Params], x: Tensor, y: Tensor) -
             raise AttackError("no gradient reaches the inputs: expected a network that depends on them with gradients")
         gradient += torch.autograd.grad(losses.sum(), leaf)[0] / len(networks)
         total += losses.detach().double().cpu() / len(networks)
+    if not bool(torch.isfinite(total).all() and torch.isfinite(gradient).all()):
+        raise AttackError("loss: expected it and its gradient finite on all samples, got NaN or infinite ones")
     return total.to(x.device), gradient
 
 
@@ -224,7 +234,9 @@ def _attacked(samples: Samples, parts: Sequence[Tensor], radius: float, within: 
     return Attacked(x, samples.y, float(radius), furthest)
 
 
-def _checked(model: nn.Module, networks: Sequence[Params], samples: Samples, radius: float) -> nn.Module:
+def _checked(
+    model: nn.Module, networks: Sequence[Params], samples: Samples, radius: float, within: InputRange, batch: int
+) -> nn.Module:
     """A copy whose own parameters need no gradients, which would cost half the time."""
     if not networks:
         raise AttackError("networks: expected one or more, got none")
@@ -232,6 +244,13 @@ def _checked(model: nn.Module, networks: Sequence[Params], samples: Samples, rad
         raise AttackError("samples: expected at least one, got none")
     if not 0 < radius < math.inf:
         raise AttackError(f"radius: expected a positive finite fraction of the range, got {radius}")
+    if batch < 1:
+        raise AttackError(f"batch: expected a positive number of samples, got {batch}")
+    if not within.holds(samples.x):
+        raise AttackError(
+            f"samples: expected inputs in the range, here {float(within.low.min()):g} to {float(within.high.max()):g}, "
+            f"got {float(samples.x.min()):g} to {float(samples.x.max()):g}: give the range of these inputs"
+        )
     if model.training:
         raise AttackError("model: expected one in evaluation mode, call model.eval() first")
     return copy.deepcopy(model).requires_grad_(False)

@@ -60,7 +60,7 @@ def majority(labels: Tensor, classes: int) -> Tensor:
         int64 ``[samples]``.
 
     Raises:
-        EnsembleError: If there is no network.
+        EnsembleError: If there is no network, or a label is none of the classes.
 
     Example:
         >>> majority(torch.tensor([[2, 0, 1], [0, 0, 1], [0, 1, 2], [2, 1, 0]]), 3)
@@ -82,10 +82,14 @@ def counts(labels: Tensor, classes: int) -> Tensor:
         classes: Number of classes.
 
     Raises:
-        EnsembleError: If there is no network.
+        EnsembleError: If there is no network, or a label is none of the classes.
     """
     if labels.ndim != 2 or not len(labels):
         raise EnsembleError(f"labels: expected [networks, samples] of one network or more, got {list(labels.shape)}")
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise EnsembleError(
+            f"labels: expected classes from 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}"
+        )
     votes = torch.zeros(classes, labels.shape[1], dtype=torch.int64, device=labels.device)
     return votes.scatter_add_(0, labels, torch.ones_like(labels))
 
@@ -97,14 +101,19 @@ def agreement(labels: Tensor, classes: int) -> float:
         labels: int64 ``[networks, samples]``.
         classes: Number of classes.
 
+    Raises:
+        EnsembleError: If there is no network or no sample, or a label is none of the classes.
+
     Example:
         >>> agreement(torch.tensor([[0, 1], [0, 1], [0, 0]]), 2)
         0.6666666666666666
     """
+    votes = counts(labels, classes)
     networks, samples = labels.shape
+    if not samples:
+        raise EnsembleError("labels: expected at least one sample, got none")
     if networks == 1:
         return 1.0
-    votes = counts(labels, classes)
     return int((votes * (votes - 1)).sum()) / (networks * (networks - 1) * samples)
 
 
@@ -143,25 +152,43 @@ def vote(model: nn.Module, networks: Sequence[Params], samples: Samples, *, batc
         Errors of each alone and of all together, and how far they agree.
 
     Raises:
-        EnsembleError: If there is no network or no sample, or the model is in training mode.
+        EnsembleError: If there is no network or no sample, the model is in training mode, or batch is not positive.
     """
-    _check(model, networks, samples)
+    _check(model, networks, samples, batch)
     labels, averaged, classes = [], [], 0
     for x in torch.split(samples.x, batch):
         outputs = torch.stack([call(model, params, x) for params in networks])
         classes = outputs.shape[2]
         labels.append(outputs.argmax(2))
         averaged.append(decided(outputs, "mean probability"))
-    own = torch.cat(labels, 1)
-    together, y = majority(own, classes), samples.y
-    votes = counts(own, classes)
+    return _tallied(torch.cat(labels, 1), torch.cat(averaged), samples.y, classes)
+
+
+def voted(outputs: Tensor, y: Tensor) -> Vote:
+    """As ``vote``, from outputs that are there.
+
+    Args:
+        outputs: Logits ``[networks, samples, classes]``, of one network and one sample or more.
+        y: Class indices ``[samples]``.
+
+    Returns:
+        Errors of each alone and of all together, and how far they agree.
+
+    Raises:
+        EnsembleError: If there is no network or no sample.
+    """
+    return _tallied(outputs.argmax(2), decided(outputs, "mean probability"), y, outputs.shape[2])
+
+
+def _tallied(labels: Tensor, averaged: Tensor, y: Tensor, classes: int) -> Vote:
+    together, votes = majority(labels, classes), counts(labels, classes)
     return Vote(
-        errors=tuple(_fraction(each != y) for each in own),
+        errors=tuple(_fraction(each != y) for each in labels),
         majority=_fraction(together != y),
-        mean_probability=_fraction(torch.cat(averaged) != y),
-        agreement=agreement(own, classes),
+        mean_probability=_fraction(averaged != y),
+        agreement=agreement(labels, classes),
         tied=_fraction((votes == votes.max(0).values).sum(0) > 1),
-        changed=_fraction(together != own[0]),
+        changed=_fraction(together != labels[0]),
         samples=len(y),
     )
 
@@ -170,10 +197,12 @@ def _fraction(where: Tensor) -> float:
     return int(where.sum()) / len(where)
 
 
-def _check(model: nn.Module, networks: Sequence[Params], samples: Samples) -> None:
+def _check(model: nn.Module, networks: Sequence[Params], samples: Samples, batch: int) -> None:
     if not networks:
         raise EnsembleError("networks: expected one or more, got none")
     if len(samples.y) == 0:
         raise EnsembleError("samples: expected at least one, got none")
+    if batch < 1:
+        raise EnsembleError(f"batch: expected a positive number of samples, got {batch}")
     if model.training:
         raise EnsembleError("model: expected one in evaluation mode, call model.eval() first")

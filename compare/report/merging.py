@@ -1,39 +1,25 @@
 """Merging as one document, from its record alone."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import altair as alt
 import vl_convert
 
 from compare.report.charts import BLUE, GREEN, ORANGE, Chart, Row, finished
+from compare.report.claims import Claim, Verdict, claim_table, revisions
 from compare.report.numbers import percent
 from compare.report.table import Table
 from compare.report.text import block, paragraph
 from compare.runs.merging import Draw, MergedNetwork, Merging
 from compare.runs.part import Treatment
-from compare.runs.study import Piece
 
-Verdict = Literal["holds", "does not hold", "not decided"]
+_RULE = (
+    "Differences of test errors in percentage points (pp), by number of networks: mean ± standard deviation over "
+    "draws. 'Holds': in every draw of every number of networks; 'does not hold': in none; else not decided."
+)
 TREATMENTS: tuple[Treatment, ...] = ("standard form", "matched")
-
-
-@dataclass(frozen=True)
-class Claim:
-    """Something that the numbers may refute.
-
-    Attributes:
-        claim: What is claimed.
-        refuted: What would refute it.
-        measured: The numbers it rests on.
-        verdict: ``"holds"`` or ``"does not hold"`` where every draw says the same, else ``"not decided"``.
-    """
-
-    claim: str
-    refuted: str
-    measured: str
-    verdict: Verdict
 
 
 def document(found: Merging, name: str) -> str:
@@ -58,7 +44,7 @@ def document(found: Merging, name: str) -> str:
             f"training, {found.matching.seconds / 60:.1f} of matching, {sum(s.seconds for s in found.sizes) / 60:.1f} "
             f"of merging and measuring. The [record]({name}.json) holds every number."
         ),
-        block(_claim_table(found)),
+        block(claim_table(claims(found), _RULE)),
         *map(paragraph, _limits(found)),
         f"![Test error against the number of networks]({name}.png)",
         paragraph(chart(found).note),
@@ -67,11 +53,6 @@ def document(found: Merging, name: str) -> str:
         block(_parts(found)),
     ]
     return "\n\n".join(blocks) + "\n"
-
-
-def revisions(parts: Iterable[Piece]) -> str:
-    """Each revision of the code once: an interrupted run may have gone on with another."""
-    return ", ".join(dict.fromkeys(part.provenance.revision for part in parts))
 
 
 def picture(found: Merging) -> bytes:
@@ -150,7 +131,7 @@ def _compared(
     counted = ", ".join(f"{word} {verdicts.count(word)}" for word in words)
     return Claim(
         claim,
-        "a draw in which the difference is 0 or more",
+        "a difference of 0 or more in every draw of every number of networks",
         ("; ".join(shown) or "not measured") + ("" if agreed or not shown else f" (by number of networks: {counted})"),
         agreed or "not decided",
     )
@@ -160,17 +141,6 @@ def _decided(differences: Sequence[float]) -> Verdict:
     if max(differences) < 0:
         return "holds"
     return "does not hold" if min(differences) >= 0 else "not decided"
-
-
-def _claim_table(found: Merging) -> Table:
-    return Table(
-        "Claims",
-        "Differences of test errors in percentage points (pp), by number of networks: mean ± standard deviation over "
-        "draws. 'Holds': in every draw of every number of networks; 'does not hold': in none; else not decided.",
-        ("claim", "what would refute it", "measured", "verdict"),
-        tuple((each.claim, each.refuted, each.measured, each.verdict) for each in claims(found)),
-        keys=4,
-    )
 
 
 def _introduction(found: Merging) -> tuple[str, ...]:
@@ -231,15 +201,36 @@ def _bits(found: Merging) -> Table:
         for treatment in TREATMENTS:
             own = [_network(draw, treatment, "majority", "re-estimated") for draw in size.draws]
             cells = (percent(each.agreement for each in own), percent(each.tied for each in own))
-            rows.append((str(len(size.draws[0].parts)), treatment, *cells))
+            number = len(size.draws[0].parts)
+            rows.append((str(number), treatment, cells[0], f"{100 * agreement_by_lot(number):.2f}", cells[1]))
     return Table(
         "How far the parts agree on bits (%)",
-        "Agreement: mean over bits and parts of how often a part has the merged bit; half of the bits of two networks "
-        "that are drawn by lot are tied, which makes 75 %. Ties are decided by the sum of the latent weights.",
-        ("networks", "brought to", "agreement", "tied bits"),
+        "Agreement: mean over bits and parts of how often a part has the merged bit; by lot: what bits drawn "
+        "independently and evenly would give, the more the fewer networks vote. Ties are decided by the sum of the "
+        "latent weights.",
+        ("networks", "brought to", "agreement", "agreement by lot", "tied bits"),
         tuple(rows),
         keys=2,
     )
+
+
+def agreement_by_lot(networks: int) -> float:
+    """Expected agreement with the majority of bits that are drawn independently, either value with probability 1/2.
+
+    It is E max(k, N - k) / N for k of N votes, however ties are decided.
+
+    Args:
+        networks: N, 1 or more.
+
+    Returns:
+        From 1/2 (exclusive, for many) to 1 (one network).
+
+    Example:
+        >>> agreement_by_lot(2), agreement_by_lot(3)
+        (0.75, 0.75)
+    """
+    votes: int = sum(math.comb(networks, k) * max(k, networks - k) for k in range(networks + 1))
+    return votes / (networks * (1 << networks))
 
 
 def _parts(found: Merging) -> Table:

@@ -1,17 +1,16 @@
 """Numbers of orbits as intervals over networks, and the claims that rest on them."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
+from scipy import stats
 
-from compare.relations.bootstrap import LEVEL, RESAMPLES, Interval, bootstrap
-from compare.relations.statistics import mean
+from compare.relations.bootstrap import FEWEST, LEVEL, Interval
+from compare.report.claims import Claim, Verdict
 from compare.report.study_tables import interval_text
 from compare.runs.orbits import AttackVotes, OrbitNetwork, Orbits, OrbitVotes
 
-Verdict = Literal["holds", "does not hold", "not decided"]
 Variant = tuple[str, int]
 
 EXACT = 1e-8
@@ -19,23 +18,6 @@ EXACT = 1e-8
 
 PUBLISHED = 0.005
 """[Conserved]: a moved network loses at most this much accuracy up to epsilon 0.01 (CIFAR-10, a small convnet)."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """Something that the numbers may refute.
-
-    Attributes:
-        claim: What is claimed.
-        refuted: What would refute it.
-        measured: The numbers it rests on.
-        verdict: By the rule that ``decided`` follows.
-    """
-
-    claim: str
-    refuted: str
-    measured: str
-    verdict: Verdict
 
 
 def variants(found: Orbits) -> tuple[Variant, ...]:
@@ -65,23 +47,36 @@ def over(
     networks: Sequence[OrbitNetwork],
     number: Callable[[OrbitNetwork], float],
     *,
-    resamples: int = RESAMPLES,
     together: int = 1,
 ) -> Interval:
-    """Mean over networks with its interval; networks are resampled within each activation.
+    """Mean over networks with its interval: Student's t, with a variance of each activation's own.
+
+    The mean is sum_a (n_a / n) m_a over activations a, its variance sum_a (n_a / n)^2 s_a^2 / n_a, and its degrees of
+    freedom those of Welch and Satterthwaite. No resampling: the tails that many intervals at once ask for lie beyond
+    what resamples of a few networks reach.
 
     Args:
-        networks: What is resampled.
+        networks: Independent ones.
         number: Of each network.
-        resamples: Of the bootstrap.
-        together: So many intervals hold with 95 % all at once (Bonferroni).
+        together: So many intervals are meant to hold with 95 % all at once (Bonferroni).
 
     Returns:
-        The interval.
+        The interval; none where an activation has fewer than 3 networks. Where nothing varies, it is the value alone.
     """
-    values = np.array([number(network) for network in networks])
-    strata = [network.activation for network in networks]
-    return bootstrap(mean(values), strata, resamples=resamples, level=1 - (1 - LEVEL) / together)
+    values: dict[str, list[float]] = {}
+    for network in networks:
+        values.setdefault(network.activation, []).append(number(network))
+    total = len(networks)
+    value = sum(map(sum, values.values())) / total
+    if min(map(len, values.values())) < FEWEST:
+        return Interval(value, None, None, total, 0)
+    sizes = np.array([len(own) for own in values.values()])
+    variances = np.array([np.var(own, ddof=1) for own in values.values()]) * sizes / total**2
+    reach = 0.0
+    if variances.any():
+        freedom = variances.sum() ** 2 / (variances**2 / (sizes - 1)).sum()
+        reach = float(stats.t.ppf(1 - (1 - LEVEL) / together / 2, freedom)) * math.sqrt(variances.sum())
+    return Interval(value, value - reach, value + reach, total, 0)
 
 
 def rise(variant: Variant, epsilon: float, what: str = "alone") -> Callable[[OrbitNetwork], float]:
@@ -95,12 +90,13 @@ def rise(variant: Variant, epsilon: float, what: str = "alone") -> Callable[[Orb
     return number
 
 
-def stronger(attack: AttackVotes) -> float:
-    """The ensemble's error (majority) under the more harmful of both attacks: its own, and the plain network's.
+def worst(attack: AttackVotes) -> float:
+    """The ensemble's error (majority), where a sample counts that either attack defeats: its own, the plain network's.
 
-    An ensemble whose own gradients lead nowhere is not robust: inputs made for the plain network must fail, too.
+    That gradients through an ensemble fail to find harmful inputs does not make it robust: inputs made for the plain
+    network must fail, too.
     """
-    return max(attack.majority, attack.transferred_majority)
+    return attack.either_majority
 
 
 def decided(interval: Interval, bound: float = 0.0) -> Verdict:
@@ -112,13 +108,13 @@ def decided(interval: Interval, bound: float = 0.0) -> Verdict:
     return "does not hold" if interval.low >= bound else "not decided"
 
 
-def claims(found: Orbits, *, resamples: int = RESAMPLES) -> tuple[Claim, ...]:
+def claims(found: Orbits) -> tuple[Claim, ...]:
     """What is claimed, and how it fares."""
     return (
         *_exactness(found),
-        *_nearby(found, resamples),
-        *_votes(found, resamples),
-        *_robustness(found, resamples),
+        *_nearby(found),
+        *_votes(found),
+        *_robustness(found),
         *_binary(found),
     )
 
@@ -126,23 +122,23 @@ def claims(found: Orbits, *, resamples: int = RESAMPLES) -> tuple[Claim, ...]:
 def _exactness(found: Orbits) -> Iterator[Claim]:
     for variant in variants(found):
         own = [each for network in found.networks for each in network.orbits if (each.method, each.batch) == variant]
-        worst = max((each.independent_residual or 0.0 for each in own), default=0.0)
+        largest = max((each.independent_residual or 0.0 for each in own), default=0.0)
         elements = sum(len(each.votes.errors) for each in own)
         dependent = sum(each.dependent for each in own)
         besides = f"; {dependent} of {elements} elements make features dependent, with up to " if dependent else ""
         yield Claim(
             f"The action is exact on its batch where moved features are independent ({shown(variant)})",
             f"a relative change of {EXACT:g} or more there",
-            f"at most {worst:.1e}" + besides + (f"{max(each.residual for each in own):.1e}" if dependent else ""),
-            "holds" if worst < EXACT and dependent < elements else "does not hold",
+            f"at most {largest:.1e}" + besides + (f"{max(each.residual for each in own):.1e}" if dependent else ""),
+            "holds" if largest < EXACT and dependent < elements else "does not hold",
         )
 
 
-def _nearby(found: Orbits, resamples: int) -> Iterator[Claim]:
+def _nearby(found: Orbits) -> Iterator[Claim]:
     epsilons = sorted({each.epsilon for each in found.networks[0].orbits if each.epsilon > 0})
     near, far = max((e for e in epsilons if e <= 0.01), default=epsilons[0]), epsilons[-1]
     for variant in variants(found):
-        rises = {e: over(found.networks, rise(variant, e), resamples=resamples) for e in (near, far)}
+        rises = {e: over(found.networks, rise(variant, e)) for e in (near, far)}
         text = {e: f"{interval_text(interval, scale=100)} pp" for e, interval in rises.items()}
         yield Claim(
             f"Published: at epsilon {near:g} a moved network errs at most 0.5 pp more ({shown(variant)})",
@@ -160,13 +156,13 @@ def _nearby(found: Orbits, resamples: int) -> Iterator[Claim]:
         )
 
 
-def _votes(found: Orbits, resamples: int) -> Iterator[Claim]:
+def _votes(found: Orbits) -> Iterator[Claim]:
     epsilons = sorted({each.epsilon for each in found.networks[0].orbits if each.epsilon > 0})
     tried = [(variant, epsilon) for variant in variants(found) for epsilon in epsilons]
     for what in ("majority", "mean probability"):
         differences = {
             f"{shown(variant)}, epsilon {epsilon:g}": over(
-                found.networks, rise(variant, epsilon, what), resamples=resamples, together=len(tried)
+                found.networks, rise(variant, epsilon, what), together=len(tried)
             )
             for variant, epsilon in tried
         }
@@ -185,7 +181,7 @@ def _some(claim: str, differences: Mapping[str, Interval]) -> Claim:
     below = verdicts.count("holds")
     return Claim(
         claim,
-        f"intervals of all {len(differences)} differences from 0 on (95 % for all at once)",
+        f"intervals of all {len(differences)} differences from 0 on (made for 95 % all at once)",
         f"{below} of {len(differences)} below 0; farthest: {interval_text(best, scale=100)} pp ({name})",
         verdict,
     )
@@ -195,19 +191,17 @@ def _end(interval: Interval) -> tuple[float, float]:
     return (interval.value if interval.high is None else interval.high, interval.value)
 
 
-def _robustness(found: Orbits, resamples: int) -> Iterator[Claim]:
+def _robustness(found: Orbits) -> Iterator[Claim]:
     ways: tuple[tuple[str, Callable[[AttackVotes], float]], ...] = (
         ("attacked in expectation", lambda attack: attack.majority),
-        ("attacked in expectation and with the plain network's inputs", stronger),
+        ("a sample counts that it, or the plain network's input, defeats", worst),
     )
     keys = [(a.method, a.batch, a.epsilon, a.attack, a.radius) for a in found.networks[0].attacks]
     for attack in dict.fromkeys(key[3] for key in keys):
         for words, error in ways:
             own = [key for key in keys if key[3] == attack]
             differences = {
-                f"{shown(key[:2])}, epsilon {key[2]:g}, radius {key[4]:g}": gain(
-                    found, key, error, resamples=resamples, together=len(own)
-                )
+                f"{shown(key[:2])}, epsilon {key[2]:g}, radius {key[4]:g}": gain(found, key, error, together=len(own))
                 for key in own
             }
             yield _some(f"Under {attack.upper()} some orbit's vote errs less than its network ({words})", differences)
@@ -218,7 +212,6 @@ def gain(
     key: tuple[str, int, float, str, float],
     error: Callable[[AttackVotes], float],
     *,
-    resamples: int = RESAMPLES,
     together: int = 1,
 ) -> Interval:
     """An error under attack minus that of the plain network, attacked itself.
@@ -227,7 +220,6 @@ def gain(
         found: The record.
         key: Method, batch, epsilon, attack and radius.
         error: Which error.
-        resamples: Of the bootstrap.
         together: See ``over``.
 
     Returns:
@@ -238,7 +230,7 @@ def gain(
         attack = attacks_of(network, key)
         return error(attack) - attack.plain
 
-    return over(found.networks, number, resamples=resamples, together=together)
+    return over(found.networks, number, together=together)
 
 
 def _binary(found: Orbits) -> Iterator[Claim]:

@@ -62,7 +62,8 @@ class AttackVotes(Part):
 
     ``plain``: of the network, attacked itself; ``transferred_majority`` and ``transferred_mean_probability``: of the
     ensemble on those same inputs; ``majority`` and ``mean_probability``: of the ensemble, attacked in expectation over
-    its elements.
+    its elements; ``either_majority``: the fraction of samples that the ensemble's vote of labels gets wrong under at
+    least one of both attacks.
     """
 
     attack: AttackName
@@ -76,6 +77,13 @@ class AttackVotes(Part):
     transferred_mean_probability: Fraction
     majority: Fraction
     mean_probability: Fraction
+    either_majority: Fraction
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "AttackVotes":
+        if self.either_majority < max(self.transferred_majority, self.majority):
+            raise ValueError("expected at least as many samples wrong under either attack as under each")
+        return self
 
 
 class OrbitNetwork(Piece):
@@ -128,7 +136,10 @@ class BinaryPart(Piece):
 
 
 class Orbits(Piece):
-    """Everything measured; ``largest`` and ``smallest`` are the range that attacked inputs keep to."""
+    """Everything measured.
+
+    ``largest`` and ``smallest`` are the range that attacked inputs keep to, ``attack_steps`` the steps of PGD.
+    """
 
     schema_version: Literal[1] = 1
     kind: Literal["orbits"] = "orbits"
@@ -136,6 +147,7 @@ class Orbits(Piece):
     data: Data
     smallest: tuple[float, ...]
     largest: tuple[float, ...]
+    attack_steps: Annotated[int, Field(ge=1)]
     networks: Annotated[tuple[OrbitNetwork, ...], Field(min_length=1)]
     binary: BinaryPart
     configuration: dict[str, Any]

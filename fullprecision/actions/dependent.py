@@ -21,8 +21,9 @@ class Acted:
 
     Attributes:
         params: Its parameters and buffers.
-        residual: The largest difference that the action makes to U sigma(V x + b) on its batch, over the largest
-            absolute value there: rounding, unless features became dependent.
+        residual: The largest difference that the action makes to U sigma(V z + b) on its batch, over the largest
+            absolute value there, computed in float64 from ``params`` as they are stored: rounding to their type, unless
+            features became dependent.
         rank: Rank of the moved features sigma(g H); the action is exact where it is the batch's size.
         condition: Their condition number.
     """
@@ -36,7 +37,8 @@ class Acted:
 def element_near_identity(units: int, epsilon: float, generator: torch.Generator) -> Tensor:
     """An element expm(epsilon T), the entries of T normal with variance 1 / units [Conserved].
 
-    Eigenvalues of T fill the unit disc, so those of g lie within exp(-epsilon) and exp(epsilon) of 0.
+    For many units eigenvalues of T about fill the unit disc, so the sizes of those of g lie about between exp(-epsilon)
+    and exp(epsilon).
 
     Args:
         units: Size of g.
@@ -69,16 +71,18 @@ def act_on_batch(
     - ``"smallest change"``: M = 1 + (A - B) B^+, of all exact ones that with the least Frobenius norm of M - 1.
     - ``"rotation"``: M = A B^+ + s N: the complement of B's span is carried onto that of A's by the isometry N nearest
       to the identity (orthogonal Procrustes) times s, the ratio of the geometric means of A's and B's singular values.
-      For a batch of one this is the paper's closed form R_a R_b^-1, |a| / |b| times the isometry that takes b/|b| to
-      a/|a|.
+      For a batch of one, M is |a| / |b| times an isometry that takes b/|b| to a/|a| and leaves alone what is orthogonal
+      to both: the paper's closed form R_a R_b^-1 with rotations R chosen so, or a reflection where a and b are more
+      than a right angle apart.
 
-    For g = 1 the last two are the identity. Everything is computed in float64, then stored in the type of ``params``.
+    For g = 1 the last two are the identity. Everything is computed in float64 and stored in the type of ``params``; B
+    is that of g V and g b as stored.
 
     Args:
         model: The network; not changed.
         hidden: Its block, from ``hidden_units(model)``.
         params: Parameters and buffers by name; not changed.
-        x: The batch ``[batch, ...]``, of no more samples than there are units.
+        x: The batch ``[batch, ...]``, of no more samples than there are units; the block takes one vector of each.
         g: Invertible, ``[units, units]``.
         method: What is done beyond the span of the batch's features.
 
@@ -86,7 +90,7 @@ def act_on_batch(
         The moved network, with how exact it is on the batch.
 
     Raises:
-        ActionError: For a batch larger than the number of units, an unknown method, or a wrong g.
+        ActionError: For a batch larger than the number of units or of another shape, an unknown method, or a wrong g.
 
     References:
         [Conserved]: Zhao et al., ICLR 2023, arXiv 2210.17216, section on nonlinear group actions.
@@ -101,18 +105,28 @@ def act_on_batch(
     wide = check_element(hidden, g)
     v, b = hidden.inner_of(params)
     z = hidden.inputs(params, x).double()
-    h = v.double() @ z.T + (0 if b is None else b.double()[:, None])
-    before, after = hidden.activation(h), hidden.activation(wide @ h)
-    u = hidden.outer_of(params).double()
-    kept, moved = u @ before, u @ undoing(before, after, method)
+    if z.ndim != 2 or len(z) != len(x):
+        raise ActionError(
+            f"x: expected one vector for each of {len(x)} samples at {hidden.inner}, got {list(z.shape)} there from "
+            f"inputs {list(x.shape)}: give [batch, ...], each sample one row"
+        )
+    new_v, new_b = (wide @ v.double()).to(v), None if b is None else (wide @ b.double()).to(b)
+    before, after = (hidden.activation(_affine(*layer, z)) for layer in ((v, b), (new_v, new_b)))
+    u = hidden.outer_of(params)
+    kept, new_u = u.double() @ before, (u.double() @ undoing(before, after, method)).to(u)
     values = torch.linalg.svdvals(after)
     rank = int(torch.linalg.matrix_rank(after))
     return Acted(
-        params=hidden.replaced(params, wide @ v.double(), None if b is None else wide @ b.double(), moved),
-        residual=float((moved @ after - kept).abs().max()) / (float(kept.abs().max()) or 1.0),
+        params=hidden.replaced(params, new_v, new_b, new_u),
+        residual=float((new_u.double() @ after - kept).abs().max()) / (float(kept.abs().max()) or 1.0),
         rank=rank,
         condition=float(values[0] / values[rank - 1]) if rank else math.inf,
     )
+
+
+def _affine(v: Tensor, b: Tensor | None, z: Tensor) -> Tensor:
+    """V z + b in float64, ``[units, batch]``."""
+    return v.double() @ z.T + (0 if b is None else b.double()[:, None])
 
 
 def undoing(a: Tensor, b: Tensor, method: Method) -> Tensor:

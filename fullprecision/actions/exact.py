@@ -1,4 +1,4 @@
-"""Exact actions: the general linear group on linear blocks, positive diagonals on homogeneous ones."""
+"""Exact actions: the general linear group on linear blocks, positive diagonals on homogeneous ones and powers."""
 
 from collections.abc import Sequence
 
@@ -33,9 +33,6 @@ def act_linearly(hidden: Hidden, params: Params, g: Tensor) -> Params:
             "is homogeneous) or act_on_batch"
         )
     wide = check_element(hidden, g)
-    condition = float(torch.linalg.cond(wide))
-    if not condition < _SINGULAR:
-        raise ActionError(f"g: expected an invertible matrix, got one of condition {condition:.2g}")
     v, b = hidden.inner_of(params)
     moved = torch.linalg.solve(wide.T, hidden.outer_of(params).double().T).T
     return hidden.replaced(params, wide @ v.double(), None if b is None else wide @ b.double(), moved)
@@ -45,14 +42,21 @@ def check_element(hidden: Hidden, g: Tensor) -> Tensor:
     """``g`` in float64.
 
     Raises:
-        ActionError: If it is no finite square matrix of the block's size.
+        ActionError: If it is no finite, invertible square matrix of the block's size.
     """
-    if g.shape != (hidden.units, hidden.units) or not bool(torch.isfinite(g).all()):
+    if g.shape != (hidden.units, hidden.units):
         raise ActionError(
-            f"g: expected a finite matrix [{hidden.units}, {hidden.units}] for the units of {hidden.inner}, "
+            f"g: expected a matrix [{hidden.units}, {hidden.units}] for the units of {hidden.inner}, "
             f"got {list(g.shape)}"
         )
-    return g.double()
+    beyond = int((~torch.isfinite(g)).sum())
+    if beyond:
+        raise ActionError(f"g: expected finite entries, got {beyond} of {g.numel()} that are NaN or infinite")
+    wide = g.double()
+    condition = float(torch.linalg.cond(wide))
+    if not condition < _SINGULAR:
+        raise ActionError(f"g: expected an invertible matrix, got one of condition {condition:.2g}")
+    return wide
 
 
 def scaling(graph: Graph, block: str, factors: Tensor | Sequence[float]) -> Element:

@@ -39,7 +39,7 @@ class Hidden:
         outer: Module path of U, c.
         units: Number of hidden units.
         linear: Nothing lies between the two: sigma is the identity.
-        activation: sigma, elementwise.
+        activation: sigma, elementwise; its input is not changed, also where the network's own works in place.
         before: The part of the network from its input to z.
     """
 
@@ -53,7 +53,8 @@ class Hidden:
     def inputs(self, params: Params, x: Tensor) -> Tensor:
         """The z for the network's inputs ``x``: ``[batch, inputs of V]``."""
         own = {*dict(self.before.named_parameters()), *dict(self.before.named_buffers())}
-        z: Tensor = functional_call(self.before, {name: params[name] for name in own}, (x,))
+        # A clone, since the first of its modules may work in place.
+        z: Tensor = functional_call(self.before, {name: params[name] for name in own}, (x.clone(),))
         return z
 
     def inner_of(self, params: Params) -> tuple[Tensor, Tensor | None]:
@@ -75,8 +76,8 @@ class Hidden:
 def hidden_units(model: nn.Module, name: str | None = None) -> tuple[Hidden, ...]:
     """Find all blocks of hidden units that these actions know.
 
-    The two maps are ``nn.Linear``, used once each, their weights under one name; only elementwise activations lie
-    between them (and dropout, which evaluation leaves out). Batch normalisation is none.
+    The two maps are ``nn.Linear``, used once each, their weights under one name and read nowhere else; only elementwise
+    activations lie between them (and dropout, which evaluation leaves out). Batch normalisation is none.
 
     Args:
         model: A network that torch.fx can trace; not changed.
@@ -136,10 +137,14 @@ def _is_own_linear(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node is a linear map whose weight is used nowhere else."""
     if node.op != "call_module" or type(traced.get_submodule(str(node.target))) is not nn.Linear:
         return False
-    calls = Counter(str(other.target) for other in traced.graph.nodes if other.op in ("call_module", "get_attr"))
+    name = str(node.target)
+    calls = [other for other in traced.graph.nodes if other.op == "call_module" and str(other.target) == name]
+    # A decoder tied as F.linear(h, self.inner.weight.t()) reads the weight without calling the module.
+    names = (f"{other.target}." for other in traced.graph.nodes if other.op == "get_attr")
+    is_read = any(each.startswith(f"{name}.") for each in names)
     holders = Counter(id(parameter) for _, parameter in traced.named_parameters(remove_duplicate=False))
-    own = traced.get_submodule(str(node.target)).parameters()
-    return calls[str(node.target)] == 1 and all(holders[id(parameter)] == 1 for parameter in own)
+    own = traced.get_submodule(name).parameters()
+    return len(calls) == 1 and not is_read and all(holders[id(parameter)] == 1 for parameter in own)
 
 
 def _is_elementwise(traced: fx.GraphModule, node: fx.Node) -> bool:
@@ -155,7 +160,8 @@ def _is_nothing(traced: fx.GraphModule, node: fx.Node) -> bool:
 def _part(traced: fx.GraphModule, nodes: list[fx.Node]) -> fx.GraphModule:
     """Nodes one after the other, as a function of the first one's input."""
     graph = fx.Graph()
-    value = graph.placeholder("input")
+    # Activations in place would overwrite what they are given.
+    value = graph.call_method("clone", (graph.placeholder("input"),))
     for node in nodes:
         value = graph.node_copy(node, lambda _, before=value: before)  # type: ignore[misc]
     graph.output(value)

@@ -1,6 +1,7 @@
 """What is recorded of orbits: their votes on other samples, and attacks on them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from compare.data import Split
 from compare.evaluation import evaluate
 from compare.evaluation.attack import Attacked, InputRange, fgsm, pgd
-from compare.evaluation.ensemble import agreement, decided
+from compare.evaluation.ensemble import decided, voted
 from compare.params import Params, call
 from compare.runs.orbits import AttackName, AttackVotes, OrbitVotes, Votes
 from fullprecision.actions.dependent import Method
@@ -47,14 +48,14 @@ def votes_of(outputs: Tensor, own: Tensor, y: Tensor) -> Votes:
     Returns:
         Their part of a record.
     """
-    labels, together = outputs.argmax(2), decided(outputs, "majority")
+    found = voted(outputs, y)
     return Votes(
-        samples=len(y),
-        errors=tuple(_fraction(each != y) for each in labels),
-        majority=_fraction(together != y),
-        mean_probability=_fraction(decided(outputs, "mean probability") != y),
-        agreement=agreement(labels, outputs.shape[2]),
-        changed=_fraction(together != own.argmax(1)),
+        samples=found.samples,
+        errors=found.errors,
+        majority=found.majority,
+        mean_probability=found.mean_probability,
+        agreement=found.agreement,
+        changed=_fraction(decided(outputs, "majority") != own.argmax(1)),
     )
 
 
@@ -91,26 +92,52 @@ def orbit_votes(
     )
 
 
+Plain: TypeAlias = Mapping[tuple[AttackName, float], Attacked]
+"""Inputs made for one network alone, by attack and radius."""
+
+
+def plain_attacks(
+    model: nn.Module, params: Params, samples: Split, radii: Sequence[float], *, within: InputRange
+) -> Plain:
+    """Attack a network itself: once for all of its orbits.
+
+    Args:
+        model: In evaluation mode; not changed.
+        params: The network.
+        samples: What is attacked.
+        radii: Fractions of the range of inputs.
+        within: That range.
+
+    Returns:
+        The changed inputs.
+    """
+    return {
+        (name, radius): attack(model, [params], samples, radius, within=within)
+        for name, attack in ATTACKS.items()
+        for radius in radii
+    }
+
+
 def attack_votes(
     model: nn.Module,
     params: Params,
     found: Orbit,
     samples: Split,
-    radii: Sequence[float],
+    plain: Plain,
     *,
     within: InputRange,
     method: Method,
     batch: int,
 ) -> Iterator[AttackVotes]:
-    """Attack a network, and its orbit: with the network's inputs, and in expectation over the orbit.
+    """Attack an orbit: with the inputs made for its network, and in expectation over the orbit.
 
     Args:
         model: In evaluation mode; not changed.
         params: The network itself.
         found: Its orbit.
         samples: What is attacked.
-        radii: Fractions of the range of inputs.
-        within: That range.
+        plain: Those samples after ``plain_attacks`` on the network; the same attacks and radii are taken.
+        within: The range of inputs.
         method: How the orbit was made.
         batch: Size of the batch on which it is exact.
 
@@ -118,24 +145,29 @@ def attack_votes(
         The part of a record, for each attack and radius.
     """
     networks = [_single(each) for each in found.networks]
-    for name, attack in ATTACKS.items():
-        for radius in radii:
-            plain = attack(model, [params], samples, radius, within=within)
-            through = attack(model, networks, samples, radius, within=within)
-            transferred, attacked = (outputs_of(model, networks, each.x) for each in (plain, through))
-            yield AttackVotes(
-                attack=name,
-                radius=radius,
-                method=method,
-                batch=batch,
-                epsilon=found.epsilon,
-                samples=len(samples),
-                plain=evaluate(model, params, plain).error,
-                transferred_majority=_fraction(decided(transferred, "majority") != samples.y),
-                transferred_mean_probability=_fraction(decided(transferred, "mean probability") != samples.y),
-                majority=_fraction(decided(attacked, "majority") != samples.y),
-                mean_probability=_fraction(decided(attacked, "mean probability") != samples.y),
-            )
+    for (name, radius), own in plain.items():
+        through = ATTACKS[name](model, networks, samples, radius, within=within)
+        wrong = [_wrong(outputs_of(model, networks, each.x), samples.y) for each in (own, through)]
+        (transferred, transferred_mean), (attacked, attacked_mean) = wrong
+        yield AttackVotes(
+            attack=name,
+            radius=radius,
+            method=method,
+            batch=batch,
+            epsilon=found.epsilon,
+            samples=len(samples),
+            plain=evaluate(model, params, own).error,
+            transferred_majority=_fraction(transferred),
+            transferred_mean_probability=_fraction(transferred_mean),
+            majority=_fraction(attacked),
+            mean_probability=_fraction(attacked_mean),
+            either_majority=_fraction(transferred | attacked),
+        )
+
+
+def _wrong(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Which samples the vote of labels gets wrong, and which the mean probability."""
+    return decided(outputs, "majority") != y, decided(outputs, "mean probability") != y
 
 
 def _fraction(where: Tensor) -> float:
