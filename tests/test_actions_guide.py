@@ -31,10 +31,3 @@ def test_the_guide_to_merging(capsys: pytest.CaptureFixture[str]) -> None:
     merged, unmatched, parts, vote = (float(number) for number in re.findall(r"([\d.]+)%", " ".join(lines)))
     assert merged < unmatched
     assert 0 < vote < 100 > parts > 0
-
-
-@pytest.mark.parametrize("guide", ["actions.md", "merging.md"])
-def test_guides_point_to_what_exists(guide: str) -> None:
-    for target in re.findall(r"\]\(([\w/-]+\.md)\)", (DOCS / guide).read_text(encoding="utf-8")):
-        if not target.startswith("results/"):
-            assert (DOCS / target).exists()
