@@ -1,12 +1,11 @@
 """What is claimed of conserved quantities, and what the numbers say."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from scipy import stats
 
 from compare.relations.bootstrap import Interval
+from compare.report.claims import Claim, Verdict
 from compare.report.conserved_statistics import (
     MEASURES,
     RATE,
@@ -28,22 +27,11 @@ from compare.report.conserved_statistics import (
 from compare.report.table import Table
 from compare.runs.conserved import Conserved, Course, Initial, Law, Orbit
 
-Verdict = Literal["holds", "does not hold", "not decided"]
 LOW, HIGH = 0.9, 1.1
 """What counts as a slope of 1."""
 
 CONTROL = 0.5
 """A slope below which a drift does not follow the step."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """Something that the numbers may refute."""
-
-    claim: str
-    refuted: str
-    measured: str
-    verdict: Verdict
 
 
 def claims(found: Conserved) -> tuple[Claim, ...]:

@@ -5,16 +5,14 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from scipy import stats
 
+from compare.report.claims import Verdict
 from compare.report.strings_tables import PUBLISHED, at, by_width, joined, levels_of, of_task, on_images
 from compare.report.table import Table
 from compare.runs.strings import StringLevel, Strings
 from compare.runs.topology import CONTROL, COPY, LINEAR, QUADRATIC, TWO_UNITS, Topology
-
-Verdict = Literal["holds", "does not hold", "not decided"]
 
 
 @dataclass(frozen=True)
