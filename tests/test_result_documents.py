@@ -10,15 +10,6 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 
 
-def test_the_study_of_flat_regions_is_what_its_script_makes_of_the_records(tmp_path) -> None:
-    shutil.copytree(RESULTS / "toroids-mnist", tmp_path / "toroids-mnist")
-    script = runpy.run_path(str(ROOT / "scripts" / "reproduce_toroids.py"))
-    assert script["main"]([str(tmp_path / "run"), "--data", "mnist", "--out", str(tmp_path), "--records"]) == 0
-    assert (tmp_path / "toroids-mnist.md").read_text(encoding="utf-8") == (RESULTS / "toroids-mnist.md").read_text(
-        encoding="utf-8"
-    )
-
-
 @pytest.mark.parametrize(
     ("script", "name"),
     [
