@@ -83,6 +83,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", default="digits", choices=DATA_SETS, help="data set (default: digits, embedded)")
     parser.add_argument("--data-root", type=Path, help="folder of the data set's files")
     parser.add_argument("--images", type=int, default=10_000, help="training images (default: %(default)s)")
+    parser.add_argument("--test-images", type=int, help="test images, counted after each epoch (default: all)")
     parser.add_argument("--epochs", type=int, default=20, help="of training (default: %(default)s)")
     parser.add_argument("--networks", type=int, default=5, help="of each algorithm (default: %(default)s)")
     parser.add_argument("--algorithms", default=",".join(ALGORITHMS), help="default: %(default)s (adam: binary alone)")
@@ -110,7 +111,8 @@ def planned(options: argparse.Namespace) -> Plan:
     """
     precisions, algorithms = options.precisions.split(","), options.algorithms.split(",")
     known = recipes(options.data, max(1, options.epochs))
-    _check(options, known, precisions, algorithms)
+    _check_names(known, precisions, algorithms)
+    _check_numbers(options)
     return Plan(
         data=options.data,
         images=options.images,
@@ -131,15 +133,13 @@ def planned(options: argparse.Namespace) -> Plan:
         ),
         bends=options.bends,
         bend=BEND,
+        test_images=options.test_images,
         root=options.data_root,
     )
 
 
-def _check(
-    options: argparse.Namespace,
-    known: Mapping[str, Mapping[str, TrainingSettings]],
-    precisions: Sequence[str],
-    algorithms: Sequence[str],
+def _check_names(
+    known: Mapping[str, Mapping[str, TrainingSettings]], precisions: Sequence[str], algorithms: Sequence[str]
 ) -> None:
     every = sorted({name for some in known.values() for name in some})
     for name in algorithms:
@@ -153,7 +153,12 @@ def _check(
                 f"--algorithms: {precision!r} has none of {', '.join(algorithms)}: expected at least one of "
                 f"{', '.join(known[precision])}"
             )
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
     least = {"networks": 1, "epochs": 1, "images": 100, "calibration": 2, "flat_samples": 2, "bends": 0, "samples": 2}
+    if options.test_images is not None:
+        least["test_images"] = 10
     for name, smallest in least.items():
         if (got := getattr(options, name)) < smallest:
             raise StudyError(f"--{name.replace('_', '-')}: expected at least {smallest}, got {got}")

@@ -65,6 +65,18 @@ def test_a_smaller_data_set_keeps_the_test_images_and_calibrates_on_its_own() ->
         reduced(whole, 300, calibration=0)
 
 
+def test_a_smaller_data_set_may_have_fewer_test_images_too() -> None:
+    whole = compare.load_data("digits")
+    data, same = reduced(whole, 300, calibration=50, test=40), reduced(whole, 300, calibration=50)
+    assert len(data.test) == 40
+    assert torch.equal(data.test.x, whole.test.subset(40).x)
+    assert torch.equal(data.train.x, same.train.x)
+    assert torch.equal(data.test.calibration, same.test.calibration)
+    assert data.fingerprint != same.fingerprint
+    with pytest.raises(CompareError, match="at least 1 sample"):
+        reduced(whole, 300, calibration=50, test=0)
+
+
 @each_precision
 def test_a_network_is_measured_as_by_the_functions_themselves(name: str) -> None:
     site, (trained, _) = _made(name)

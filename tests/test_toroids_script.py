@@ -49,8 +49,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _words(folder: Path, *more: str) -> list[str]:
-    few = ["--images", "200", "--networks", "2", "--bends", "1", "--points", "3", "--samples", "50", "--jobs", "1"]
-    return [str(folder / "run"), "--out", str(folder / "out"), *few, *more]
+    few = ["--images", "200", "--test-images", "60", "--networks", "2", "--bends", "1", "--points", "3"]
+    return [str(folder / "run"), "--out", str(folder / "out"), *few, "--samples", "50", "--jobs", "1", *more]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,7 @@ def _words(folder: Path, *more: str) -> list[str]:
         (["--networks", "0"], "--networks: expected at least 1, got 0"),
         (["--points", "4"], "--points: expected an odd number from 3 on, .* got 4"),
         (["--images", "1"], "--images: expected at least 100, got 1"),
+        (["--test-images", "9"], "--test-images: expected at least 10, got 9"),
         (["--bends", "-1"], "--bends: expected at least 0, got -1"),
         (["--flat-samples", "1"], "--flat-samples: expected at least 2, got 1"),
         (["--epochs", "0"], "--epochs: expected at least 1, got 0"),
@@ -88,6 +89,7 @@ def test_a_study_is_kept_and_taken_up(
         study = read_part(Study, out / "toroids-digits" / f"{precision}.json")
         assert [network.name for network in study.networks] == [f"{n}-{i}" for n in RECIPES for i in (0, 1)]
         assert (len(study.pairs), len(study.bends)) == (28, 4)
+        assert (study.data.train, study.data.test) == (200, 60)
         assert [bend.plane is not None for bend in study.bends] == [True] * 4
         assert study.configuration["training"]["sam"]["algorithm"] == {"name": "sam", "rho": 0.05}
     pictures = re.findall(r"\((toroids-digits-[\w-]+\.png)\)", text)

@@ -98,26 +98,28 @@ class Data:
         return digest(tensors)
 
 
-def reduced(data: Data, n: int, *, calibration: int = CALIBRATION, seed: int = 0) -> Data:
-    """The data set with fewer training images, whose statistics are re-estimated on some of these.
+def reduced(data: Data, n: int, *, calibration: int = CALIBRATION, test: int | None = None, seed: int = 0) -> Data:
+    """The data set with fewer images, whose statistics are re-estimated on some of those that stay for training.
 
     Args:
         data: The data set; not changed.
         n: Training images that stay.
         calibration: How many of them statistics are re-estimated on, at most.
+        test: Test images that stay; None for all.
         seed: Which stay, and which of them are for calibration; ``split.subset(k)`` chooses others first.
 
     Returns:
-        A data set of the same name, whose fingerprint differs; the test split keeps its images.
+        A data set of the same name, whose fingerprint differs.
 
     Raises:
-        DataError: If ``n`` or ``calibration`` is below 1.
+        DataError: If ``n``, ``calibration`` or ``test`` is below 1.
     """
     if calibration < 1:
         raise DataError(f"calibration takes at least 1 image, got {calibration}")
     part = data.train.subset(n, seed)
     x = part.x[_shuffled(len(part), seed)[-calibration:].sort().values]
-    return replace(data, train=Split(part.x, part.y, x), test=Split(data.test.x, data.test.y, x))
+    left = data.test if test is None else data.test.subset(test, seed)
+    return replace(data, train=Split(part.x, part.y, x), test=Split(left.x, left.y, x))
 
 
 def as_data(source: Source, *, seed: int) -> Data:

@@ -56,6 +56,7 @@ class Plan:
         measures: What is measured.
         bends: Number of pairs of each kind that are bent.
         bend: How.
+        test_images: Test images that are used; None for all.
         root: Folder of the data set's files; no part of the identity.
     """
 
@@ -68,6 +69,7 @@ class Plan:
     measures: Measures
     bends: int
     bend: BendSettings
+    test_images: int | None = None
     root: Path | None = None
 
     @property
@@ -113,7 +115,8 @@ class Plan:
 
 @functools.cache
 def _data(plan: Plan) -> Data:
-    return reduced(load_data(plan.data, root=plan.root), plan.images, calibration=plan.calibration)
+    data = load_data(plan.data, root=plan.root)
+    return reduced(data, plan.images, calibration=plan.calibration, test=plan.test_images)
 
 
 @functools.cache
