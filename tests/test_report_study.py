@@ -300,6 +300,10 @@ def test_charts_hold_the_numbers(studies):
     assert [len(line) for line in lines] == [3, 2, 3, 1]
     titles = [[panel["encoding"]["x"]["title"][:4] for panel in line] for line in lines]
     assert titles == [["rise", "rise", "nats"], ["nats"] * 2, ["rise", "nats", "nats"], ["nats"]]
+    headers = [panel["title"]["text"] for line in lines for panel in line]
+    assert {" ".join(header) for header in headers} == {one["panel"] for one in rows}
+    assert any(len(header) > 1 for header in headers)
+    assert all(len(part) <= 35 for header in headers for part in header)  # of 250 pixels, nothing is cut
     panels = {one["panel"] for one in data(charts["embedding"])}
     assert len(panels) == 4
     bars = data(charts["barriers"])

@@ -1,6 +1,7 @@
 """Charts of studies: flatness against test error, barriers as symmetries are removed, networks in a plane."""
 
 import itertools
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from compare.runs.record import Statistics
 from compare.runs.study import Study
 
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
+CHARACTER = 7
+"""Width of a character of a panel's title, in pixels, with some to spare."""
 
 
 def study_charts(
@@ -220,7 +223,8 @@ def _finished(
 
     def panel(name: str) -> Any:
         drawn = marks(next(row for row in rows if row["panel"] == name)).transform_filter(alt.datum.panel == name)
-        header = alt.Title(name, fontSize=13, fontWeight="normal", anchor="middle", limit=width + 60)
+        wrapped = textwrap.wrap(name, width // CHARACTER)
+        header = alt.Title(wrapped, fontSize=13, fontWeight="normal", anchor="middle")
         return drawn.properties(width=width, height=height, title=header)
 
     lines = []
