@@ -4,7 +4,7 @@ from compare.training.algorithms import ADV, ALGORITHMS, RSGD, SAM, Algorithm, P
 from compare.training.bend import Bend, BendError, BendSettings, train_bend
 from compare.training.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from compare.training.descent import TrainingError
-from compare.training.loop import Trained, train
+from compare.training.loop import Observer, Trained, train
 from compare.training.phases import Note
 from compare.training.settings import Optimiser, Recipe, TrainingSettings
 
@@ -20,6 +20,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Note",
+    "Observer",
     "Optimiser",
     "Plain",
     "Recipe",
