@@ -8,6 +8,7 @@ kept in RUN: an interrupted run goes on. Writes OUT/merging-DATA.md with its pic
 """
 
 import argparse
+import functools
 import math
 import sys
 import time
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import joblib
+import studies
 import torch
 from reproduce_toroids import MLP, SHAPES
 
@@ -24,14 +25,12 @@ import binarynets
 import compare
 from binarynets.merging import How, merge
 from compare.connectivity import description, recorded_data
-from compare.data import DATA_SETS, Data, load_data
+from compare.data import Data, load_data
 from compare.data.split import reduced
-from compare.errors import CompareError
 from compare.evaluation import evaluate
 from compare.evaluation.ensemble import vote
 from compare.experiment import build
 from compare.params import Params, call
-from compare.progress import progress
 from compare.report.merging import document, picture
 from compare.runs import identity, write_bytes, write_text
 from compare.runs.configuration import Configuration
@@ -46,10 +45,6 @@ from compare.symmetry import Graph
 from compare.training import Trained, TrainingSettings, train
 
 COPIES = 3
-
-
-class MergingError(CompareError, ValueError):
-    """Options that make no run."""
 
 
 @dataclass(frozen=True)
@@ -270,17 +265,14 @@ def carried_out(plan: Plan, jobs: int) -> Merging:
     with sole_writer(plan.run):
         _each(trained, plan, range(plan.networks), jobs, "networks")
         if not is_matched:
-            _say("bringing all networks into one frame")
+            studies.say("bringing all networks into one frame")
             matched(bench)
         _each(measured, plan, left, jobs, "numbers of networks")
     return collected(bench, numbers)
 
 
 def _each(do: Callable[[Bench, int], Any], plan: Plan, work: Sequence[int], jobs: int, what: str) -> None:
-    pieces = (joblib.delayed(_on_a_bench)(do, plan, number) for number in work)
-    done = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(pieces)
-    for _ in progress(done, what, unit="piece", total=len(work)):
-        pass
+    studies.do_all([functools.partial(_on_a_bench, do, plan, number) for number in work], jobs, what)
 
 
 def _on_a_bench(do: Callable[[Bench, int], Any], plan: Plan, number: int) -> None:
@@ -310,13 +302,12 @@ def collected(bench: Bench, numbers: Sequence[int]) -> Merging:
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(
-        description="Merge binary networks by majority vote of their bits.",
-        epilog="example: python scripts/merge_binary.py runs/merging --data mnist --data-root data/mnist --out out",
+    parser = studies.parser(
+        "Merge binary networks by majority vote of their bits.",
+        "merge_binary.py runs/merging --data mnist --data-root data/mnist --out out",
+        folder="folder of the run; an interrupted one goes on",
+        data="mnist",
     )
-    parser.add_argument("run", type=Path, help="folder of the run; an interrupted one goes on")
-    parser.add_argument("--data", default="mnist", choices=DATA_SETS, help="data set (default: %(default)s)")
-    parser.add_argument("--data-root", type=Path, help="folder of the data set's files")
     parser.add_argument("--images", type=int, default=10_000, help="training images (default: %(default)s)")
     parser.add_argument("--calibration", type=int, default=2000, help="images to re-estimate statistics on (2000)")
     parser.add_argument("--epochs", type=int, default=20, help="of training (default: %(default)s)")
@@ -324,30 +315,23 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--largest", type=int, default=8, help="most networks merged (default: %(default)s)")
     parser.add_argument("--draws", type=int, default=5, help="of each number of networks (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=4, help="most rounds of matching (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=-1, help="processes (default: one for each core)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the document")
-    parser.add_argument("--records", action="store_true", help="measure nothing: write the document from OUT's record")
-    return parser.parse_args(arguments)
+    return studies.parsed(parser, arguments, records="measure nothing: write the document from OUT's record")
 
 
 def planned(options: argparse.Namespace) -> Plan:
     """The plan.
 
     Raises:
-        MergingError: For options that make none.
+        OptionError: For options that make none.
     """
     least = {"images": 100, "calibration": 2, "epochs": 1, "networks": 3, "largest": 2, "draws": 2, "rounds": 1}
-    for name, smallest in least.items():
-        if (got := getattr(options, name)) < smallest:
-            raise MergingError(f"--{name}: expected at least {smallest}, got {got}")
+    studies.check(options, least)
     sets = min(math.comb(options.networks, number) for number in range(2, options.largest + 1))
     if sets < options.draws:
-        raise MergingError(
+        raise studies.OptionError(
             f"--draws: expected at most {sets}, the number of different sets of {options.largest} or fewer of "
             f"{options.networks} networks, got {options.draws}: train more, or merge fewer"
         )
-    if options.jobs == 0:
-        raise MergingError("--jobs: expected a number of processes, or -1 for one for each core, got 0")
     return Plan(
         **{name: getattr(options, name) for name in ("data", *least, "run")},
         root=options.data_root,
@@ -355,41 +339,31 @@ def planned(options: argparse.Namespace) -> Plan:
     )
 
 
-def written(options: argparse.Namespace, found: Merging) -> Path:
+def written(options: argparse.Namespace, found: Merging) -> None:
     """The document with its picture and its record.
 
     Raises:
         CompareError: If it cannot be written.
     """
-    name = f"merging-{options.data}"
+    name = _name(options)
     write_part(found, options.out / f"{name}.json")
     write_bytes(options.out / f"{name}.png", picture(found))
     write_text(options.out / f"{name}.md", document(found, name))
-    return Path(options.out / f"{name}.md")
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _name(options: argparse.Namespace) -> str:
+    return f"merging-{options.data}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what is not there yet, then write the document; 0 if all is well, 2 for what the user can mend."""
     options = parsed(arguments)
-    try:
-        check_writable(options.out / f"merging-{options.data}.md")
-        if options.records:
-            found = read_part(Merging, options.out / f"merging-{options.data}.json")
-        else:
-            found = carried_out(planned(options), options.jobs)
-        file = written(options, found)
-    except CompareError as error:
-        _say(f"merge_binary.py: error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        _say(f"interrupted: what is finished is kept in {options.run}; the same command goes on from there")
-        return 130
-    _say(f"wrote {file}")
-    return 0
+
+    def make() -> None:
+        kept = options.out / f"{_name(options)}.json"
+        written(options, read_part(Merging, kept) if options.records else carried_out(planned(options), options.jobs))
+
+    return studies.finished("merge_binary.py", options, _name(options), make)
 
 
 if __name__ == "__main__":

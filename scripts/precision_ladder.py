@@ -14,10 +14,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import studies
 import vl_convert
 
 from compare.data import load_data
-from compare.errors import CompareError
 from compare.experiment import run
 from compare.report import markdown
 from compare.report.ladder_charts import ladder_charts
@@ -96,13 +96,12 @@ def _range(values: Sequence[float]) -> str:
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(
-        description="Train one shape at every precision, connect all pairs, and write the ladder.",
-        epilog="example: python scripts/precision_ladder.py runs/ladder --data mnist --data-root data/mnist --out out",
+    parser = studies.parser(
+        "Train one shape at every precision, connect all pairs, and write the ladder.",
+        "precision_ladder.py runs/ladder --data mnist --data-root data/mnist --out out",
+        folder="output folder of the run; an interrupted one goes on",
+        data="digits",
     )
-    parser.add_argument("run", type=Path, help="output folder of the run; an interrupted one goes on")
-    parser.add_argument("--data", default="digits", help="data set (default: digits, embedded)")
-    parser.add_argument("--data-root", type=Path, help="folder of the data set's files")
     parser.add_argument("--precisions", default=",".join(PRECISIONS), help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="number of seeds (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="default: %(default)s")
@@ -127,24 +126,27 @@ def measured(options: argparse.Namespace) -> list[Record]:
     return run(configuration, data, options.run, command=command_line())
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is not there yet, then write the document; 0 if all is well, 2 for what the user can mend."""
-    options = parsed(arguments)
-    try:
-        records = measured(options)
-    except CompareError as error:
-        print(f"precision_ladder.py: error: {error}", file=sys.stderr)
-        return 2
-    name = f"ladder-{options.data}"
+def written(folder: Path, name: str, records: Sequence[Record]) -> None:
+    """The document, its picture and its records.
+
+    Raises:
+        CompareError: If they cannot be written.
+    """
     for record in records:
         seeds = "-".join(str(network.seed) for network in record.networks)
-        write_record(record, options.out / name / f"{record.precision}-{seeds}.json")
+        write_record(record, folder / name / f"{record.precision}-{seeds}.json")
     (section,) = sections(records)
     chart = next((chart for chart in ladder_charts(section) if "arrier" in chart.title), None)
     if chart is not None:
-        write_bytes(options.out / f"{name}.png", vl_convert.vegalite_to_png(chart.spec, scale=1.25))
-    write_text(options.out / f"{name}.md", document(records, name))
-    return 0
+        write_bytes(folder / f"{name}.png", vl_convert.vegalite_to_png(chart.spec, scale=1.25))
+    write_text(folder / f"{name}.md", document(records, name))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is not there yet, then write the document; 0 if all is well, 2 for what the user can mend."""
+    options = parsed(arguments)
+    name = f"ladder-{options.data}"
+    return studies.finished("precision_ladder.py", options, name, lambda: written(options.out, name, measured(options)))
 
 
 if __name__ == "__main__":

@@ -11,16 +11,12 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import joblib
+import studies
 from conserved_tasks import FAMILIES, Job
 
 import compare
-from compare.data import DATA_SETS
-from compare.errors import CompareError
-from compare.progress import progress
 from compare.report.conserved import document
 from compare.report.conserved_charts import conserved_charts, pictures
 from compare.runs import write_bytes, write_text
@@ -42,48 +38,36 @@ WIDTH = 32
 INITIAL_SIZES = ((64, 32, 10), (10, 32, 64))
 
 
-class ConservedScriptError(CompareError, ValueError):
-    """Options that make no measurement, or records that are not there."""
-
-
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(
-        description="Measure what gradient flow conserves, in full precision and of binary networks' latents.",
-        epilog="example: python scripts/reproduce_conserved.py runs/conserved --jobs 1 --out docs/results",
+    parser = studies.parser(
+        "Measure what gradient flow conserves, in full precision and of binary networks' latents.",
+        "reproduce_conserved.py runs/conserved --jobs 1 --out docs/results",
+        folder="folder of the measurement; an interrupted one goes on",
+        data="digits",
     )
-    parser.add_argument("run", type=Path, help="folder of the measurement; an interrupted one goes on")
-    parser.add_argument("--data", default="digits", choices=DATA_SETS, help="data set (default: digits, embedded)")
-    parser.add_argument("--data-root", type=Path, help="folder of the data set's files")
     parser.add_argument("--seeds", type=int, default=5, help="problems of each kind, trainings (default: %(default)s)")
     parser.add_argument("--networks", type=int, default=10, help="whose orbits are descended (default: %(default)s)")
     parser.add_argument("--draws", type=int, default=1000, help="networks for each scheme (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=500, help="of gradient descent (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=20, help="of Adam (default: %(default)s)")
     parser.add_argument("--time", type=float, default=4.0, help="of gradient descent on data (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=-1, help="processes (default: one for each core)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the document")
-    parser.add_argument("--records", action="store_true", help="measure nothing: write from OUT's records")
-    return parser.parse_args(arguments)
+    return studies.parsed(parser, arguments, records="measure nothing: write from OUT's records")
 
 
 def configuration(options: argparse.Namespace) -> dict[str, Any]:
     """What determines the numbers.
 
     Raises:
-        ConservedScriptError: For numbers that are too small.
+        OptionError: For numbers that are too small.
     """
     least = {"seeds": 1, "networks": 1, "draws": 2, "samples": 20, "epochs": 1}
-    for name, smallest in least.items():
-        if (got := getattr(options, name)) < smallest:
-            raise ConservedScriptError(f"--{name}: expected at least {smallest}, got {got}")
+    studies.check(options, least)
     if (
         not 0 < options.time < math.inf
         or abs(options.time / RATES_ON_DATA[0] - round(options.time / RATES_ON_DATA[0])) > 1e-9
     ):
-        raise ConservedScriptError(f"--time: expected a positive multiple of {RATES_ON_DATA[0]}, got {options.time}")
-    if options.jobs == 0:
-        raise ConservedScriptError("--jobs: expected a number of processes, or -1 for one for each core, got 0")
+        raise studies.OptionError(f"--time: expected a positive multiple of {RATES_ON_DATA[0]}, got {options.time}")
     plain: dict[str, Any] = {name: getattr(options, name) for name in (*least, "time", "data")}
     return {
         **plain,
@@ -129,61 +113,48 @@ def measured(options: argparse.Namespace) -> Conserved:
     settings, made = configuration(options), provenance(threads=1, command=command_line())
     data = compare.load_data(options.data, root=options.data_root)
     if options.samples > (most := len(data.train.y)):
-        raise ConservedScriptError(f"--samples: expected at most the {most} training samples, got {options.samples}")
+        raise studies.OptionError(f"--samples: expected at most the {most} training samples, got {options.samples}")
     settings["fingerprint"] = data.fingerprint
     work = list(jobs(options, settings, made))
     check_writable(options.run / "lock")
     options.run.mkdir(parents=True, exist_ok=True)
     with sole_writer(options.run):
         left = [job for job in work if not job.is_done()]
-        _say(f"{len(work) - len(left)} of {len(work)} pieces are there, {len(left)} to do")
-        parallel = joblib.Parallel(n_jobs=options.jobs, return_as="generator_unordered")
-        for _ in progress(parallel(joblib.delayed(job.run)() for job in left), "pieces", unit="piece", total=len(left)):
-            pass
+        studies.say(f"{len(work) - len(left)} of {len(work)} pieces are there, {len(left)} to do")
+        studies.do_all([job.run for job in left], options.jobs, "pieces")
     pieces = tuple(read_conserved(Piece, job.file) for job in work)
     return Conserved(
         data=options.data, fingerprint=data.fingerprint, configuration=settings, provenance=made, pieces=pieces
     )
 
 
-def written(options: argparse.Namespace, found: Conserved) -> Path:
+def written(options: argparse.Namespace, found: Conserved) -> None:
     """The document, its pictures and its records.
 
     Raises:
         CompareError: If they cannot be made or written.
     """
-    name, target = _name(options), Path(options.out / f"{_name(options)}.md")
+    name = _name(options)
     write_conserved(found, options.out / f"{name}.json")
     charts = conserved_charts(found)
     for key, content in pictures(charts).items():
         write_bytes(options.out / f"{name}-{key}.png", content)
-    write_text(target, document(found, name, charts))
-    return target
+    write_text(options.out / f"{name}.md", document(found, name, charts))
 
 
 def _name(options: argparse.Namespace) -> str:
     return "conserved" if options.data == "digits" else f"conserved-{options.data}"
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is not there yet, then write the document; 0 if all is well, 2 for what the user can mend."""
     options = parsed(arguments)
-    try:
-        check_writable(options.out / f"{_name(options)}.md")
+
+    def make() -> None:
         kept = options.out / f"{_name(options)}.json"
-        file = written(options, read_conserved(Conserved, kept) if options.records else measured(options))
-    except CompareError as error:
-        _say(f"reproduce_conserved.py: error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        _say(f"interrupted: what is finished is kept in {options.run}; the same command goes on from there")
-        return 130
-    _say(f"wrote {file}")
-    return 0
+        written(options, read_conserved(Conserved, kept) if options.records else measured(options))
+
+    return studies.finished("reproduce_conserved.py", options, _name(options), make)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ finished is kept in RUN: an interrupted run goes on. Writes OUT/orbits.md with i
 """
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import joblib
+import studies
 import torch
 from torch import Tensor, nn
 
@@ -24,14 +25,12 @@ import binarynets
 import compare
 import fullprecision
 from compare.connectivity import recorded_data
-from compare.data import DATA_SETS, Data, load_data
+from compare.data import Data, load_data
 from compare.data.split import reduced
-from compare.errors import CompareError
 from compare.evaluation import evaluate, re_estimated
 from compare.evaluation.attack import STEPS, InputRange, input_range
 from compare.evaluation.statistics import calibrator
 from compare.params import Params
-from compare.progress import progress
 from compare.report.orbits import document, picture
 from compare.runs import identity, write_bytes, write_text
 from compare.runs.files import check_writable, sole_writer
@@ -51,10 +50,6 @@ RADII = (0.03, 0.06)
 METHODS: tuple[Method, ...] = ("least squares", "smallest change", "rotation")
 ON_A_PATH = (0.0, 0.25, 0.5, 0.75, 1.0)
 NAME = "orbits"
-
-
-class OrbitsError(CompareError, ValueError):
-    """Options that make no run."""
 
 
 class Divided(nn.Module):
@@ -283,12 +278,8 @@ def carried_out(plan: Plan, jobs: int) -> Orbits:
     check_writable(plan.run / "lock")
     plan.run.mkdir(parents=True, exist_ok=True)
     with sole_writer(plan.run):
-        _say(f"{len(pieces) - len(left)} of {len(pieces)} pieces are there, {len(left)} to do")
-        done = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
-            joblib.delayed(_piece)(plan, piece) for piece in left
-        )
-        for _ in progress(done, "networks", unit="piece", total=len(left)):
-            pass
+        studies.say(f"{len(pieces) - len(left)} of {len(pieces)} pieces are there, {len(left)} to do")
+        studies.do_all([functools.partial(_piece, plan, piece) for piece in left], jobs, "networks")
     return collected(bench, pieces)
 
 
@@ -328,13 +319,12 @@ def collected(bench: Bench, pieces: Sequence[tuple[str, int]]) -> Orbits:
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(
-        description="Ensembles from orbits of continuous groups, attacks on them, and votes of binary networks.",
-        epilog="example: python scripts/reproduce_orbits.py runs/orbits --data mnist --data-root data/mnist --out out",
+    parser = studies.parser(
+        "Ensembles from orbits of continuous groups, attacks on them, and votes of binary networks.",
+        "reproduce_orbits.py runs/orbits --data mnist --data-root data/mnist --out out",
+        folder="folder of the run; an interrupted one goes on",
+        data="mnist",
     )
-    parser.add_argument("run", type=Path, help="folder of the run; an interrupted one goes on")
-    parser.add_argument("--data", default="mnist", choices=DATA_SETS, help="data set (default: %(default)s)")
-    parser.add_argument("--data-root", type=Path, help="folder of the data set's files")
     parser.add_argument("--images", type=int, default=10_000, help="training images (default: %(default)s)")
     parser.add_argument("--units", type=int, default=128, help="of both hidden layers (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=10, help="of training (default: %(default)s)")
@@ -342,20 +332,13 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--members", type=int, default=10, help="elements of an orbit (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=2000, help="test images for orbits (default: %(default)s)")
     parser.add_argument("--attacked", type=int, default=300, help="test images attacked (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=-1, help="processes (default: one for each core)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the document")
-    parser.add_argument("--records", action="store_true", help="measure nothing: write the document from OUT's record")
-    return parser.parse_args(arguments)
+    return studies.parsed(parser, arguments, records="measure nothing: write the document from OUT's record")
 
 
 def planned(options: argparse.Namespace) -> Plan:
-    """The plan; raises an ``OrbitsError`` for options that make none."""
+    """The plan; raises an ``OptionError`` for options that make none."""
     least = {"images": 100, "units": 2, "epochs": 1, "networks": 2, "members": 2, "samples": 2, "attacked": 2}
-    for name, smallest in least.items():
-        if (got := getattr(options, name)) < smallest:
-            raise OrbitsError(f"--{name}: expected at least {smallest}, got {got}")
-    if options.jobs == 0:
-        raise OrbitsError("--jobs: expected a number of processes, or -1 for one for each core, got 0")
+    studies.check(options, least)
     return Plan(
         **{name: getattr(options, name) for name in ("data", *least, "run")},
         root=options.data_root,
@@ -363,36 +346,22 @@ def planned(options: argparse.Namespace) -> Plan:
     )
 
 
-def written(options: argparse.Namespace, found: Orbits) -> Path:
+def written(options: argparse.Namespace, found: Orbits) -> None:
     """The document with its picture and its record."""
     write_part(found, options.out / f"{NAME}.json")
     write_bytes(options.out / f"{NAME}.png", picture(found))
     write_text(options.out / f"{NAME}.md", document(found, NAME))
-    return Path(options.out / f"{NAME}.md")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what is not there yet, then write the document; 0 if all is well, 2 for what the user can mend."""
     options = parsed(arguments)
-    try:
-        check_writable(options.out / f"{NAME}.md")
-        if options.records:
-            found = read_part(Orbits, options.out / f"{NAME}.json")
-        else:
-            found = carried_out(planned(options), options.jobs)
-        file = written(options, found)
-    except CompareError as error:
-        _say(f"reproduce_orbits.py: error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        _say(f"interrupted: what is finished is kept in {options.run}; the same command goes on from there")
-        return 130
-    _say(f"wrote {file}")
-    return 0
+
+    def make() -> None:
+        kept = options.out / f"{NAME}.json"
+        written(options, read_part(Orbits, kept) if options.records else carried_out(planned(options), options.jobs))
+
+    return studies.finished("reproduce_orbits.py", options, NAME, make)
 
 
 if __name__ == "__main__":

@@ -18,14 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import joblib
+import studies
 import torch
 from topology_images import Images, image_data, image_tasks
 from topology_tasks import Task, small_tasks, task_identity
 
-from compare.data import DATA_SETS
-from compare.errors import CompareError
-from compare.progress import progress
 from compare.report.strings import document
 from compare.report.strings_charts import pictures
 from compare.runs import write_bytes, write_text
@@ -38,10 +35,6 @@ from compare.strings.tree import string_tree
 
 AnyPiece = TypeVar("AnyPiece", bound=Piece)
 LEVELS = (0.05, 0.02, 0.01)
-
-
-class TopologyError(CompareError, ValueError):
-    """Options that make no study of level sets."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +79,12 @@ class Job:
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(
-        description="Sample strings below levels of error between networks, and what theory says of them.",
-        epilog="example: python scripts/reproduce_topology.py runs/topology --data mnist --data-root data/mnist "
-        "--out docs/results",
+    parser = studies.parser(
+        "Sample strings below levels of error between networks, and what theory says of them.",
+        "reproduce_topology.py runs/topology --data mnist --data-root data/mnist --out docs/results",
+        folder="folder of the study; an interrupted one goes on",
+        data="digits",
     )
-    parser.add_argument("run", type=Path, help="folder of the study; an interrupted one goes on")
-    parser.add_argument("--data", default="digits", choices=DATA_SETS, help="data set (default: digits, embedded)")
-    parser.add_argument("--data-root", type=Path, help="folder of the data set's files")
     parser.add_argument("--images", type=int, default=4000, help="training images (default: %(default)s)")
     parser.add_argument("--calibration", type=int, default=1000, help="images to re-estimate statistics on (1000)")
     parser.add_argument("--hidden", type=int, default=64, help="units of each of two hidden layers (64)")
@@ -102,24 +93,23 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--regressions", type=int, default=5, help="pairs in the regression (default: %(default)s)")
     parser.add_argument("--controls", type=int, default=20, help="seeds of the control (default: %(default)s)")
     parser.add_argument("--linear", type=int, default=5, help="seeds of linear and pruned networks (5)")
-    parser.add_argument("--jobs", type=int, default=-1, help="processes (default: one for each core)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the document")
-    parser.add_argument("--records", action="store_true", help="measure nothing: write the document from OUT's records")
-    return parser.parse_args(arguments)
+    return studies.parsed(parser, arguments, records="measure nothing: write the document from OUT's records")
 
 
 def levels(text: str) -> tuple[float, ...]:
     """Training errors that fall.
 
     Raises:
-        TopologyError: For anything else.
+        OptionError: For anything else.
     """
     try:
         found = tuple(map(float, text.split(",")))
     except ValueError:
         found = ()
     if not found or not all(0 < level < 1 for level in found) or sorted(set(found), reverse=True) != [*found]:
-        raise TopologyError(f"--levels: expected falling fractions between 0 and 1, such as 0.05,0.02, got {text!r}")
+        raise studies.OptionError(
+            f"--levels: expected falling fractions between 0 and 1, such as 0.05,0.02, got {text!r}"
+        )
     return found
 
 
@@ -130,11 +120,7 @@ def planned(options: argparse.Namespace) -> tuple[Images, list[Task]]:
         CompareError: For options that make no study, or data that cannot be had.
     """
     least = {"images": 100, "calibration": 2, "hidden": 1, "networks": 2, "regressions": 1, "controls": 1, "linear": 1}
-    for name, smallest in least.items():
-        if (got := getattr(options, name)) < smallest:
-            raise TopologyError(f"--{name}: expected at least {smallest}, got {got}")
-    if options.jobs == 0:
-        raise TopologyError("--jobs: expected a number of processes, or -1 for one for each core, got 0")
+    studies.check(options, least)
     down = levels(options.levels)
     data = image_data(options.data, options.images, min(options.calibration, options.images), options.data_root)
     images = Images(
@@ -165,17 +151,9 @@ def measured(options: argparse.Namespace) -> Topology:
     options.run.mkdir(parents=True, exist_ok=True)
     with sole_writer(options.run):
         left = [job for job in work if not job.is_done()]
-        _say(f"{len(work) - len(left)} of {len(work)} pieces are there, {len(left)} to do")
-        done = joblib.Parallel(n_jobs=options.jobs, return_as="generator_unordered")(
-            joblib.delayed(_run)(job) for job in left
-        )
-        for _ in progress(done, "pieces", total=len(left)):
-            pass
+        studies.say(f"{len(work) - len(left)} of {len(work)} pieces are there, {len(left)} to do")
+        studies.do_all([job.run for job in left], options.jobs, "pieces")
     return _collected(images, [job.piece() for job in work])
-
-
-def _run(job: Job) -> None:
-    job.run()
 
 
 def _collected(images: Images, pieces: Sequence[Piece]) -> Topology:
@@ -212,7 +190,7 @@ def _trees(bands: Sequence[Band]) -> Iterator[Tree]:
         )
 
 
-def written(options: argparse.Namespace, found: Topology) -> Path:
+def written(options: argparse.Namespace, found: Topology) -> None:
     """The document, its picture and its records.
 
     Raises:
@@ -222,34 +200,22 @@ def written(options: argparse.Namespace, found: Topology) -> Path:
     write_text(options.out / f"{name}.json", json.dumps(found.model_dump(mode="json"), indent=1) + "\n")
     for title, content in pictures(found).items():
         write_bytes(options.out / f"{name}-{title}.png", content)
-    target: Path = options.out / f"{name}.md"
-    write_text(target, document(found, name))
-    return target
+    write_text(options.out / f"{name}.md", document(found, name))
 
 
 def _name(options: argparse.Namespace) -> str:
     return f"topology-{options.data}"
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what is not there yet, then write the document; 0 if all is well, 2 for what the user can mend."""
     options = parsed(arguments)
-    try:
-        check_writable(options.out / f"{_name(options)}.md")
+
+    def make() -> None:
         kept = options.out / f"{_name(options)}.json"
-        file = written(options, read_topology(kept) if options.records else measured(options))
-    except CompareError as error:
-        _say(f"reproduce_topology.py: error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        _say(f"interrupted: what is finished is kept in {options.run}; the same command goes on from there")
-        return 130
-    _say(f"wrote {file}")
-    return 0
+        written(options, read_topology(kept) if options.records else measured(options))
+
+    return studies.finished("reproduce_topology.py", options, _name(options), make)
 
 
 if __name__ == "__main__":

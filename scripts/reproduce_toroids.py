@@ -13,10 +13,9 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from compare.data import DATA_SETS
-from compare.errors import CompareError
+import studies
+
 from compare.relations import Roles
 from compare.report.study import document
 from compare.report.study_charts import pictures, study_charts
@@ -39,10 +38,6 @@ SHAPES = {
 # Plain training with the optimiser of the other algorithms.
 ROLES = {"binary": Roles(baseline="adam"), "full": Roles(baseline="sgd")}
 BEND = BendSettings(epochs=30)
-
-
-class StudyError(CompareError, ValueError):
-    """Options that make no study."""
 
 
 def recipes(data: str, epochs: int) -> dict[str, dict[str, TrainingSettings]]:
@@ -75,13 +70,12 @@ def recipes(data: str, epochs: int) -> dict[str, dict[str, TrainingSettings]]:
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(
-        description="Train networks with several algorithms; relate flatness, distance, barrier and test error.",
-        epilog="example: python scripts/reproduce_toroids.py runs/mnist --data mnist --data-root data/mnist --out out",
+    parser = studies.parser(
+        "Train networks with several algorithms; relate flatness, distance, barrier and test error.",
+        "reproduce_toroids.py runs/mnist --data mnist --data-root data/mnist --out out",
+        folder="folder of the study; an interrupted one goes on",
+        data="digits",
     )
-    parser.add_argument("run", type=Path, help="folder of the study; an interrupted one goes on")
-    parser.add_argument("--data", default="digits", choices=DATA_SETS, help="data set (default: digits, embedded)")
-    parser.add_argument("--data-root", type=Path, help="folder of the data set's files")
     parser.add_argument("--images", type=int, default=10_000, help="training images (default: %(default)s)")
     parser.add_argument("--test-images", type=int, help="test images, counted after each epoch (default: all)")
     parser.add_argument("--epochs", type=int, default=20, help="of training (default: %(default)s)")
@@ -93,21 +87,16 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=5000, help="of each split, on paths (default: %(default)s)")
     parser.add_argument("--calibration", type=int, default=2000, help="images to re-estimate statistics on (2000)")
     parser.add_argument("--flat-samples", type=int, default=2000, help="images to measure flatness on (2000)")
-    parser.add_argument("--jobs", type=int, default=-1, help="processes (default: one for each core)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the document")
-    parser.add_argument(
-        "--records",
-        action="store_true",
-        help="measure nothing: write the document anew from the records in OUT/toroids-DATA",
+    return studies.parsed(
+        parser, arguments, records="measure nothing: write the document anew from the records in OUT/toroids-DATA"
     )
-    return parser.parse_args(arguments)
 
 
 def planned(options: argparse.Namespace) -> Plan:
     """The plan.
 
     Raises:
-        StudyError: For options that make no study.
+        OptionError: For options that make no study.
     """
     precisions, algorithms = options.precisions.split(","), options.algorithms.split(",")
     known = recipes(options.data, max(1, options.epochs))
@@ -144,12 +133,12 @@ def _check_names(
     every = sorted({name for some in known.values() for name in some})
     for name in algorithms:
         if name not in every:
-            raise StudyError(f"--algorithms: expected some of {', '.join(every)}, got {name!r}")
+            raise studies.OptionError(f"--algorithms: expected some of {', '.join(every)}, got {name!r}")
     for precision in precisions:
         if precision not in known:
-            raise StudyError(f"--precisions: expected some of {', '.join(known)}, got {precision!r}")
+            raise studies.OptionError(f"--precisions: expected some of {', '.join(known)}, got {precision!r}")
         if not set(algorithms) & known[precision].keys():
-            raise StudyError(
+            raise studies.OptionError(
                 f"--algorithms: {precision!r} has none of {', '.join(algorithms)}: expected at least one of "
                 f"{', '.join(known[precision])}"
             )
@@ -157,15 +146,11 @@ def _check_names(
 
 def _check_numbers(options: argparse.Namespace) -> None:
     least = {"networks": 1, "epochs": 1, "images": 100, "calibration": 2, "flat_samples": 2, "bends": 0, "samples": 2}
-    if options.test_images is not None:
-        least["test_images"] = 10
-    for name, smallest in least.items():
-        if (got := getattr(options, name)) < smallest:
-            raise StudyError(f"--{name.replace('_', '-')}: expected at least {smallest}, got {got}")
+    studies.check(options, {**least, "test_images": 10})
     if options.points < 3 or options.points % 2 == 0:
-        raise StudyError(f"--points: expected an odd number from 3 on, the middle among them, got {options.points}")
-    if options.jobs == 0:
-        raise StudyError("--jobs: expected a number of processes, or -1 for one for each core, got 0")
+        raise studies.OptionError(
+            f"--points: expected an odd number from 3 on, the middle among them, got {options.points}"
+        )
 
 
 def measured(options: argparse.Namespace) -> list[Study]:
@@ -186,25 +171,24 @@ def measured(options: argparse.Namespace) -> list[Study]:
     with sole_writer(options.run):
         write_text(options.run / "study.json", json.dumps(described, indent=1) + "\n")
         for step, work, what in zip(steps, left, ("networks", "pairs and bends"), strict=True):
-            _say(f"{what}: {len(step) - len(work)} of {len(step)} are there, {len(work)} to do")
+            studies.say(f"{what}: {len(step) - len(work)} of {len(step)} are there, {len(work)} to do")
             carry_out(work, options.jobs, what)
     return [collected(plan, precision, options.run, made) for precision in plan.precisions]
 
 
-def written(options: argparse.Namespace, studies: Sequence[Study]) -> Path:
+def written(options: argparse.Namespace, found: Sequence[Study]) -> None:
     """The document with its pictures and records.
 
     Raises:
         CompareError: If it cannot be made or written.
     """
     name = _name(options)
-    for found in studies:
-        write_part(found, options.out / name / f"{found.precision}.json")
-    charts = study_charts(studies)
-    for title, content in pictures(studies, charts=charts).items():
+    for study in found:
+        write_part(study, options.out / name / f"{study.precision}.json")
+    charts = study_charts(found)
+    for title, content in pictures(found, charts=charts).items():
         write_bytes(options.out / f"{name}-{title}.png", content)
-    write_text(options.out / f"{name}.md", document(studies, name, roles=ROLES, figures=charts))
-    return Path(options.out / f"{name}.md")
+    write_text(options.out / f"{name}.md", document(found, name, roles=ROLES, figures=charts))
 
 
 def _name(options: argparse.Namespace) -> str:
@@ -215,28 +199,20 @@ def _kept(options: argparse.Namespace) -> list[Study]:
     folder = options.out / _name(options)
     files = sorted(folder.glob("*.json"))
     if not files:
-        raise StudyError(f"--records: expected records (*.json) in {folder}, where a study's document puts them")
+        raise studies.OptionError(
+            f"--records: expected records (*.json) in {folder}, where a study's document puts them"
+        )
     return [read_part(Study, file) for file in files]
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what is not there yet, then write the document; 0 if all is well, 2 for what the user can mend."""
     options = parsed(arguments)
-    try:
-        check_writable(options.out / f"{_name(options)}.md")  # before hours of work
-        file = written(options, _kept(options) if options.records else measured(options))
-    except CompareError as error:
-        _say(f"reproduce_toroids.py: error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        _say(f"interrupted: what is finished is kept in {options.run}; the same command goes on from there")
-        return 130
-    _say(f"wrote {file}")
-    return 0
+
+    def make() -> None:
+        written(options, _kept(options) if options.records else measured(options))
+
+    return studies.finished("reproduce_toroids.py", options, _name(options), make)
 
 
 if __name__ == "__main__":

@@ -12,18 +12,15 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
+import studies
 from pydantic import TypeAdapter, ValidationError
-from reproduce_toroids import SHAPES, recipes
+from reproduce_toroids import MLP, SHAPES, recipes
 
-from compare.data import DATA_SETS
-from compare.errors import CompareError
 from compare.report.numbers import MISSING
 from compare.report.table import Table
 from compare.report.text import block, paragraph
 from compare.runs import write_text
-from compare.runs.configuration import Architecture
 from compare.runs.files import check_writable, sole_writer
 from compare.runs.provenance import command_line, provenance
 from compare.runs.study import Member, Rises, read_part
@@ -33,10 +30,6 @@ from compare.training import ADV, RSGD, SAM, BendSettings, TrainingSettings
 SIGMAS = (0.3, 0.5, 0.7)
 FLIPPED = (0.05, 0.1)
 MEMBERS = TypeAdapter(tuple[Member, ...])
-
-
-class TrialError(CompareError, ValueError):
-    """Options that make no trials, or records that cannot be read."""
 
 
 def trials(epochs: int) -> dict[str, tuple[TrainingSettings, ...]]:
@@ -95,37 +88,31 @@ def _rates(settings: TrainingSettings, *rates: float) -> Iterator[TrainingSettin
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(
-        description="Try settings of each algorithm with one network each: errors, and how flat the minimum is.",
-        epilog="example: python scripts/trial_recipes.py runs/trials --data mnist --data-root data/mnist --out out",
+    parser = studies.parser(
+        "Try settings of each algorithm with one network each: errors, and how flat the minimum is.",
+        "trial_recipes.py runs/trials --data mnist --data-root data/mnist --out out",
+        folder="folder of the trials; interrupted ones go on",
+        data="mnist",
     )
-    parser.add_argument("run", type=Path, help="folder of the trials; interrupted ones go on")
-    parser.add_argument("--data", default="mnist", choices=DATA_SETS, help="data set (default: %(default)s)")
-    parser.add_argument("--data-root", type=Path, help="folder of the data set's files")
     parser.add_argument("--images", type=int, default=10_000, help="training images (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=20, help="on true labels (default: %(default)s)")
     parser.add_argument("--flat-samples", type=int, default=2000, help="images to measure flatness on (2000)")
-    parser.add_argument("--jobs", type=int, default=-1, help="processes (default: one for each core)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the document")
-    parser.add_argument("--records", action="store_true", help="try nothing: write the document from OUT's records")
-    return parser.parse_args(arguments)
+    return studies.parsed(parser, arguments, records="try nothing: write the document from OUT's records")
 
 
 def plans(options: argparse.Namespace) -> list[Plan]:
     """A plan with one network for each of the settings: all begin with the same weights, and see the same order.
 
     Raises:
-        TrialError: For numbers that are too small.
+        OptionError: For numbers that are too small.
     """
-    for name, smallest in {"images": 100, "epochs": 1, "flat_samples": 2}.items():
-        if (got := getattr(options, name)) < smallest:
-            raise TrialError(f"--{name.replace('_', '-')}: expected at least {smallest}, got {got}")
+    studies.check(options, {"images": 100, "epochs": 1, "flat_samples": 2})
     return [
         Plan(
             data=options.data,
             images=options.images,
             calibration=min(2000, options.images),
-            architecture=SHAPES.get(options.data, Architecture(network="mlp", hidden=(512, 512))),
+            architecture=SHAPES.get(options.data, MLP),
             networks=1,
             kinds=(Kind(precision, "trial", settings),),
             measures=Measures(flat_samples=options.flat_samples, eigenvalues=0, sigmas=SIGMAS, fractions=FLIPPED),
@@ -154,7 +141,7 @@ def measured(options: argparse.Namespace) -> tuple[Member, ...]:
     options.run.mkdir(parents=True, exist_ok=True)
     with sole_writer(options.run):
         left = [job for job in work if not job.is_done()]
-        _say(f"{len(work) - len(left)} of {len(work)} trials are there, {len(left)} to do")
+        studies.say(f"{len(work) - len(left)} of {len(work)} trials are there, {len(left)} to do")
         carry_out(left, options.jobs, "trials")
     return tuple(read_part(Member, job.file) for job in work)
 
@@ -227,19 +214,19 @@ def _rises(found: Rises) -> Iterator[str]:
     )
 
 
-def written(options: argparse.Namespace, found: Sequence[Member]) -> Path:
+def written(options: argparse.Namespace, found: Sequence[Member]) -> None:
     """The document and its records.
 
     Raises:
         CompareError: If they cannot be written.
     """
-    name, target = _name(options), options.out / f"{_name(options)}.md"
+    name = _name(options)
     write_text(
         options.out / f"{name}.json", json.dumps(MEMBERS.dump_python(tuple(found), mode="json"), indent=1) + "\n"
     )
     known = recipes(options.data, options.epochs)
-    write_text(target, document(found, {each: tuple(known[each].values()) for each in known}, name))
-    return target
+    studied = {each: tuple(known[each].values()) for each in known}
+    write_text(options.out / f"{name}.md", document(found, studied, name))
 
 
 def _kept(options: argparse.Namespace) -> tuple[Member, ...]:
@@ -247,9 +234,9 @@ def _kept(options: argparse.Namespace) -> tuple[Member, ...]:
     try:
         found = MEMBERS.validate_json(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
-        raise TrialError(f"--records: expected the records of trials in {file}: {error}") from error
+        raise studies.OptionError(f"--records: expected the records of trials in {file}: {error}") from error
     if not found:
-        raise TrialError(f"--records: {file} holds no trial")
+        raise studies.OptionError(f"--records: {file} holds no trial")
     return found
 
 
@@ -257,24 +244,14 @@ def _name(options: argparse.Namespace) -> str:
     return f"trials-{options.data}"
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try what is not there yet, then write the document; 0 if all is well, 2 for what the user can mend."""
     options = parsed(arguments)
-    try:
-        check_writable(options.out / f"{_name(options)}.md")
-        file = written(options, _kept(options) if options.records else measured(options))
-    except CompareError as error:
-        _say(f"trial_recipes.py: error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        _say(f"interrupted: what is finished is kept in {options.run}; the same command goes on from there")
-        return 130
-    _say(f"wrote {file}")
-    return 0
+
+    def make() -> None:
+        written(options, _kept(options) if options.records else measured(options))
+
+    return studies.finished("trial_recipes.py", options, _name(options), make)
 
 
 if __name__ == "__main__":

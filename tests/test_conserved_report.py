@@ -1,14 +1,12 @@
 """Records of conserved quantities: what is refused; claims follow the intervals; the script goes on where it was."""
 
-import importlib.util
 import json
 import math
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import reproduce_conserved as script
 from pydantic import ValidationError
 
 from compare.report.conserved import document
@@ -337,27 +335,13 @@ def test_the_example_of_the_guide_runs(capsys: pytest.CaptureFixture[str]) -> No
     assert "steps (0, 15, 30, 45)" in capsys.readouterr().out
 
 
-def _script() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "scripts"))  # it imports a script beside it
-    spec = importlib.util.spec_from_file_location("reproduce_conserved", ROOT / "scripts" / "reproduce_conserved.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.path.remove(str(ROOT / "scripts"))
-    return module
-
-
-SCRIPT = _script()
-
-
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SCRIPT, "TIME", 0.016)
-    monkeypatch.setattr(SCRIPT, "EXPONENTS", (-0.5, 0.0, 0.5))
-    monkeypatch.setattr(SCRIPT, "ORBIT", {"rate": 0.05, "steps": 5, "target": 1.8, "most": 10})
-    kept = {name: SCRIPT.CASES[name] for name in ("ReLU", "tanh")}
-    monkeypatch.setattr(SCRIPT, "CASES", kept)
+    monkeypatch.setattr(script, "TIME", 0.016)
+    monkeypatch.setattr(script, "EXPONENTS", (-0.5, 0.0, 0.5))
+    monkeypatch.setattr(script, "ORBIT", {"rate": 0.05, "steps": 5, "target": 1.8, "most": 10})
+    kept = {name: script.CASES[name] for name in ("ReLU", "tanh")}
+    monkeypatch.setattr(script, "CASES", kept)
 
 
 def _words(folder: Path, *more: str) -> list[str]:
@@ -370,7 +354,7 @@ def _words(folder: Path, *more: str) -> list[str]:
 def test_a_measurement_is_kept_and_taken_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert SCRIPT.main(_words(tmp_path)) == 0
+    assert script.main(_words(tmp_path)) == 0
     out = tmp_path / "out"
     text = (out / "conserved.md").read_text()
     pictures = re.findall(r"\((conserved-[\w-]+\.png)\)", text)
@@ -391,21 +375,21 @@ def test_a_measurement_is_kept_and_taken_up(
     numbers = json.loads(piece.read_text())["laws"]
     piece.unlink()
     made: list[str] = []
-    run = SCRIPT.Job.run
-    monkeypatch.setattr(SCRIPT.Job, "run", lambda job: (made.append(job.name), run(job)))
-    assert SCRIPT.main(_words(tmp_path)) == 0
+    run = script.Job.run
+    monkeypatch.setattr(script.Job, "run", lambda job: (made.append(job.name), run(job)))
+    assert script.main(_words(tmp_path)) == 0
     assert made == ["tanh"]
     assert json.loads(piece.read_text())["laws"] == numbers
     (out / "conserved.md").unlink()
-    assert SCRIPT.main(_words(tmp_path, "--records")) == 0
+    assert script.main(_words(tmp_path, "--records")) == 0
     assert re.sub(r"in .* minutes", "", (out / "conserved.md").read_text()) == re.sub(r"in .* minutes", "", text)
 
     # More seeds are added; other settings are refused.
     made.clear()
-    assert SCRIPT.main(_words(tmp_path, "--networks", "2")) == 0
+    assert script.main(_words(tmp_path, "--networks", "2")) == 0
     assert made == ["relu"]
     capsys.readouterr()
-    assert SCRIPT.main(_words(tmp_path, "--samples", "40")) == 2
+    assert script.main(_words(tmp_path, "--samples", "40")) == 2
     assert "made with other settings" in capsys.readouterr().err
 
 
@@ -425,7 +409,7 @@ def test_a_measurement_is_kept_and_taken_up(
 def test_options_that_make_no_measurement_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
-    assert SCRIPT.main(_words(tmp_path, *words)) == 2
+    assert script.main(_words(tmp_path, *words)) == 2
     assert message in capsys.readouterr().err
 
 
@@ -435,6 +419,6 @@ def test_an_interruption_says_how_to_go_on(
     def interrupted(_job: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(SCRIPT.Job, "run", interrupted)
-    assert SCRIPT.main(_words(tmp_path)) == 130
+    monkeypatch.setattr(script.Job, "run", interrupted)
+    assert script.main(_words(tmp_path)) == 130
     assert "the same command goes on from there" in capsys.readouterr().err

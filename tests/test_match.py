@@ -1,11 +1,10 @@
 """Matching networks: its sum against literal oracles, planted elements, signs of gains, and its errors."""
 
 import functools
-import importlib.util
 import itertools
 import math
-from pathlib import Path
 
+import planted
 import pytest
 import torch
 from motifs import MOTIFS
@@ -26,14 +25,6 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.Instance
 
 every_motif = pytest.mark.parametrize("name", MOTIFS)
 both = pytest.mark.parametrize("gains", ["fixed", "free"])
-
-
-def _load_planted():
-    path = Path(__file__).parents[1] / "scripts" / "planted.py"
-    spec = importlib.util.spec_from_file_location("planted", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @functools.cache
@@ -125,7 +116,6 @@ def test_planted_elements_are_found_in_well_known_networks(build, starts) -> Non
 @pytest.mark.parametrize(("size", "cases"), [("small", 20), ("large", 3)])
 def test_planted_elements_are_found_under_noise(group, size, cases) -> None:
     """``scripts/planted.py`` runs more of them; each level of noise has its turn here."""
-    planted = _load_planted()
     graph = planted.residual(size, group)
     assert all(block.signs == (group != "permutations") for block in graph.blocks)
     for seed, sigma in zip(range(cases), itertools.cycle(reversed(planted.NOISE)), strict=False):
@@ -135,7 +125,7 @@ def test_planted_elements_are_found_under_noise(group, size, cases) -> None:
 
 
 def test_the_table_of_planted_elements() -> None:
-    table = _load_planted().table({"small": 2, "large": 0}, [0.0, 0.5], ["descriptors"])
+    table = planted.table({"small": 2, "large": 0}, [0.0, 0.5], ["descriptors"])
     lines = table.splitlines()
     assert lines[0] == "| units | group | start | noise 0 | noise 0.5 | seconds |"
     assert len(lines) == 4

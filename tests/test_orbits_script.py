@@ -1,14 +1,14 @@
 """The scripts of orbits and of merging: what they refuse, a whole run in small, what they keep and take up."""
 
-import importlib.util
 import re
-import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
+import merge_binary
 import pytest
+import reproduce_orbits
 import torch
 from scipy import stats
 from torch import nn
@@ -25,19 +25,6 @@ from compare.runs.study import read_part
 from fullprecision.actions import hidden_units, orbit
 from fullprecision.actions.measure import attack_votes, plain_attacks
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
-
-
-def _script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))  # scripts import each other
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, module)
-    spec.loader.exec_module(module)
-    return module
-
 
 def _words(folder: Path, *more: str) -> list[str]:
     return [str(folder / "run"), "--out", str(folder / "out"), "--data", "digits", "--jobs", "1", *more]
@@ -52,31 +39,26 @@ ORBITS += ["--samples", "60", "--attacked", "12"]
 @pytest.mark.parametrize(
     ("script", "words", "message"),
     [
-        ("merge_binary", ["--networks", "2"], "--networks: expected at least 3, got 2"),
+        (merge_binary, ["--networks", "2"], "--networks: expected at least 3, got 2"),
         (
-            "merge_binary",
+            merge_binary,
             ["--largest", "10"],
             "--draws: expected at most 1, the number of different sets of 10 or fewer",
         ),
-        ("merge_binary", ["--draws", "1"], "--draws: expected at least 2, got 1"),
-        ("merge_binary", ["--jobs", "0"], "--jobs: expected a number of processes"),
-        ("merge_binary", ["--records"], r"could not read .*merging-digits\.json"),
-        ("reproduce_orbits", ["--units", "1"], "--units: expected at least 2, got 1"),
-        ("reproduce_orbits", ["--members", "1"], "--members: expected at least 2, got 1"),
-        ("reproduce_orbits", ["--jobs", "0"], "--jobs: expected a number of processes"),
-        ("reproduce_orbits", ["--records"], r"could not read .*orbits\.json"),
-        ("reproduce_orbits", ["--data", "mnist"], "no folder was given"),
+        (merge_binary, ["--draws", "1"], "--draws: expected at least 2, got 1"),
+        (merge_binary, ["--jobs", "0"], "--jobs: expected a number of processes"),
+        (merge_binary, ["--records"], r"could not read .*merging-digits\.json"),
+        (reproduce_orbits, ["--units", "1"], "--units: expected at least 2, got 1"),
+        (reproduce_orbits, ["--members", "1"], "--members: expected at least 2, got 1"),
+        (reproduce_orbits, ["--jobs", "0"], "--jobs: expected a number of processes"),
+        (reproduce_orbits, ["--records"], r"could not read .*orbits\.json"),
+        (reproduce_orbits, ["--data", "mnist"], "no folder was given"),
     ],
 )
 def test_arguments_are_checked(
-    script: str,
-    words: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    script: ModuleType, words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _script(script, monkeypatch).main(_words(tmp_path, *words)) == 2
+    assert script.main(_words(tmp_path, *words)) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
 
@@ -84,10 +66,10 @@ def test_arguments_are_checked(
 def test_merging_is_kept_and_taken_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = _script("merge_binary", monkeypatch)
-    monkeypatch.setattr(script, "SHAPES", {"digits": script.MLP.model_copy(update={"hidden": (12, 12)})})
+    shape = merge_binary.MLP.model_copy(update={"hidden": (12, 12)})
+    monkeypatch.setattr(merge_binary, "SHAPES", {"digits": shape})
     words = _words(tmp_path, *MERGING)
-    assert script.main(words) == 0
+    assert merge_binary.main(words) == 0
     out, run = tmp_path / "out", tmp_path / "run"
     text, record = (out / "merging-digits.md").read_text(), read_part(Merging, out / "merging-digits.json")
     assert (out / "merging-digits.png").read_bytes().startswith(b"\x89PNG")
@@ -102,15 +84,15 @@ def test_merging_is_kept_and_taken_up(
 
     # What is missing is made again, and comes out the same.
     (run / "draws-3.json").unlink()
-    assert script.main(words) == 0
+    assert merge_binary.main(words) == 0
     assert read_part(Merging, out / "merging-digits.json").sizes[1].draws == record.sizes[1].draws
-    assert script.main([*words, "--records"]) == 0
+    assert merge_binary.main([*words, "--records"]) == 0
     again = (out / "merging-digits.md").read_text()
     assert _without_times(again) == _without_times(text)
 
     # Another run's parts are refused.
     capsys.readouterr()
-    assert script.main(_words(tmp_path, *MERGING, "--draws", "2")) == 2
+    assert merge_binary.main(_words(tmp_path, *MERGING, "--draws", "2")) == 2
     assert "belongs to a run with other settings" in capsys.readouterr().err
 
 
@@ -121,11 +103,10 @@ def _without_times(text: str) -> str:
 def test_orbits_are_kept_and_taken_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = _script("reproduce_orbits", monkeypatch)
-    monkeypatch.setattr(script, "EPSILONS", (0.0, 0.01, 1.0))
-    monkeypatch.setattr(script, "ATTACKED", (1.0,))
+    monkeypatch.setattr(reproduce_orbits, "EPSILONS", (0.0, 0.01, 1.0))
+    monkeypatch.setattr(reproduce_orbits, "ATTACKED", (1.0,))
     words = _words(tmp_path, *ORBITS)
-    assert script.main(words) == 0
+    assert reproduce_orbits.main(words) == 0
     out = tmp_path / "out"
     text, record = (out / "orbits.md").read_text(), read_part(Orbits, out / "orbits.json")
     assert (out / "orbits.png").read_bytes().startswith(b"\x89PNG")
@@ -148,15 +129,15 @@ def test_orbits_are_kept_and_taken_up(
     missing = tmp_path / "run" / "records" / "tanh-1.json"
     before = read_part(OrbitNetwork, missing)
     missing.unlink()
-    assert script.main(words) == 0
+    assert reproduce_orbits.main(words) == 0
     kept = {"seconds": before.seconds, "provenance": before.provenance}
     assert read_part(OrbitNetwork, missing).model_copy(update=kept) == before
-    assert script.main([*words, "--records"]) == 0
+    assert reproduce_orbits.main([*words, "--records"]) == 0
     assert _without_times((out / "orbits.md").read_text()) == _without_times(text)
 
     # Another run's parts are refused.
     capsys.readouterr()
-    assert script.main([*words, "--members", "3"]) == 2
+    assert reproduce_orbits.main([*words, "--members", "3"]) == 2
     assert "belongs to a run with other settings" in capsys.readouterr().err
     _check_claims(record)
     _check_merging_claims()
@@ -283,14 +264,13 @@ def _check_merging_claims() -> None:
         Draw.model_validate({"parts": (1, 1), **draw})
 
 
-@pytest.mark.parametrize(("script", "name"), [("merge_binary", "trained"), ("reproduce_orbits", "network")])
+@pytest.mark.parametrize(("script", "name"), [(merge_binary, "trained"), (reproduce_orbits, "network")])
 def test_an_interruption_says_how_to_go_on(
-    script: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    script: ModuleType, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    module = _script(script, monkeypatch)
-    monkeypatch.setattr(module, name, interrupted)
-    assert module.main(_words(tmp_path, *(MERGING if script == "merge_binary" else ORBITS))) == 130
+    monkeypatch.setattr(script, name, interrupted)
+    assert script.main(_words(tmp_path, *(MERGING if script is merge_binary else ORBITS))) == 130
     assert "the same command goes on from there" in capsys.readouterr().err

@@ -1,13 +1,13 @@
 """Packed files, their summary, and the packed forward."""
 
 import concurrent.futures
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import benchmark_packed as script
 import numpy as np
 import pytest
 import torch
@@ -346,11 +346,6 @@ def test_importing_the_package_leaves_numba_alone() -> None:
 
 def test_benchmark_document_is_made_from_its_record() -> None:
     root = Path(__file__).parents[1]
-    spec = importlib.util.spec_from_file_location("benchmark_packed", root / "scripts" / "benchmark_packed.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     record = json.loads((root / "docs" / "results" / "packed.json").read_text(encoding="utf-8"))
     assert (root / "docs" / "results" / "packed.md").read_text(encoding="utf-8") == script.document(record)
     layer = record["layers"]["4096"]

@@ -1,45 +1,54 @@
 """Documents of results are what their script makes of the records beside them: no number is typed by hand."""
 
-import importlib.util
 import json
 from pathlib import Path
+
+import benchmark_matching
+import exact
+import precision_ladder
+import results
 
 from compare.runs import read_records
 
 ROOT = Path(__file__).parents[1]
 
 
-def _script(name="results"):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_mnist_document_comes_from_its_records() -> None:
     folder = ROOT / "docs" / "results"
     records = read_records([folder / "mnist"])
     assert len(records) == 6
-    assert (folder / "mnist.md").read_text(encoding="utf-8") == _script().document(records)
+    assert (folder / "mnist.md").read_text(encoding="utf-8") == results.document(records)
 
 
 def test_every_claim_of_the_mnist_document_holds() -> None:
     records = read_records([ROOT / "docs" / "results" / "mnist"])
-    claims = list(_script()._claims(records))
+    claims = list(results._claims(records))
     assert len(claims) == 6
     assert all(claim.endswith("| holds |") for claim in claims)
+
+
+def test_the_ladder_document_comes_from_its_records() -> None:
+    folder, order = ROOT / "docs" / "results", precision_ladder.PRECISIONS
+    records = sorted(read_records([folder / "ladder-mnist"]), key=lambda record: order.index(record.precision))
+    found = precision_ladder.document(records, "ladder-mnist")
+    assert (folder / "ladder-mnist.md").read_text(encoding="utf-8") == found
+
+
+def test_the_ladder_says_what_is_missing(tmp_path, capsys) -> None:
+    assert precision_ladder.main([str(tmp_path / "run"), "--data", "mnist", "--out", str(tmp_path)]) == 2
+    assert "precision_ladder.py: error: mnist: needs files, and no folder was given" in capsys.readouterr().err
 
 
 def test_the_matching_document_comes_from_its_record() -> None:
     folder = ROOT / "docs" / "results"
     record = json.loads((folder / "matching.json").read_text(encoding="utf-8"))
-    assert (folder / "matching.md").read_text(encoding="utf-8") == _script("benchmark_matching").document(record)
+    assert (folder / "matching.md").read_text(encoding="utf-8") == benchmark_matching.document(record)
 
 
 def test_the_document_of_the_exact_landscape_comes_from_its_record() -> None:
     folder = ROOT / "docs" / "results"
     record = json.loads((folder / "exact.json").read_text(encoding="utf-8"))
-    assert (folder / "exact.md").read_text(encoding="utf-8") == _script("exact").document(record)
+    assert (folder / "exact.md").read_text(encoding="utf-8") == exact.document(record)
 
 
 def test_the_figures_asked_of_the_exact_landscape_are_reached_in_the_record() -> None:

@@ -1,17 +1,17 @@
 """The script of level sets: what it refuses, a whole study in small, what it keeps and takes up, and its document."""
 
-import importlib.util
 import json
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import reproduce_topology as script
+import topology_images
+import topology_tasks as tasks
 
 from compare.report.strings import document
 from compare.report.strings_claims import claims
@@ -21,26 +21,9 @@ from compare.runs.topology import Topology, read_topology
 from compare.strings import Lowering, StringSettings
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ("reproduce_topology", "topology_images", "topology_tasks")
 
 
-@pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    spec = importlib.util.spec_from_file_location("reproduce_topology", ROOT / "scripts" / "reproduce_topology.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(ROOT / "scripts"))
-    for name in SCRIPTS:
-        sys.modules.pop(name, None)
-
-
-def _few(script: ModuleType, controls: int) -> Iterator[Any]:
-    import topology_tasks as tasks
-
+def _few(controls: int) -> Iterator[Any]:
     short = Lowering(steps=300, batch=None, learning_rate=0.03)
     for seed in range(2):
         yield tasks.Regression(seed, levels=(0.2, 0.1), points=20, lowering=short)
@@ -52,10 +35,8 @@ def _few(script: ModuleType, controls: int) -> Iterator[Any]:
 
 
 @pytest.fixture
-def small(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    import topology_images
-
-    monkeypatch.setattr(script, "small_tasks", lambda regressions, controls, linear: _few(script, controls))
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "small_tasks", lambda regressions, controls, linear: _few(controls))
     monkeypatch.setattr(
         script,
         "Images",
@@ -86,16 +67,14 @@ def _words(folder: Path, *more: str) -> list[str]:
     ],
 )
 def test_arguments_are_checked(
-    script: ModuleType, words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert script.main(_words(tmp_path, *words)) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
 
 
-def test_the_example_runs(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     with pytest.raises(SystemExit):
         script.parsed(["--help"])
@@ -107,7 +86,7 @@ def test_the_example_runs(
 
 @pytest.mark.usefixtures("small")
 def test_a_study_is_kept_and_taken_up(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert script.main(_words(tmp_path)) == 0
     page, records = tmp_path / "out" / "topology-digits.md", tmp_path / "out" / "topology-digits.json"
@@ -159,7 +138,7 @@ def replace_seconds(level: Any) -> Any:
 
 @pytest.mark.usefixtures("small")
 def test_an_interruption_says_how_to_go_on(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(_job: Any) -> None:
         raise KeyboardInterrupt

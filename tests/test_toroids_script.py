@@ -1,24 +1,17 @@
 """The study's script: what it refuses, a whole study in small, what it keeps and takes up."""
 
-import importlib.util
 import os
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import reproduce_toroids as script
 
 from compare.runs.configuration import Architecture
 from compare.runs.study import Study, read_part
 from compare.study import Job, Measures
 from compare.training import ADV, RSGD, SAM, BendSettings, TrainingSettings
-
-ROOT = Path(__file__).parents[1]
-_SPEC = importlib.util.spec_from_file_location("reproduce_toroids", ROOT / "scripts" / "reproduce_toroids.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-SCRIPT = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(SCRIPT)
 
 SHORT = TrainingSettings(epochs=1, batch=100, optimiser="sgd", learning_rate=0.05)
 RECIPES = {
@@ -41,11 +34,11 @@ SMALL = Measures(
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SCRIPT, "recipes", lambda data, epochs: {"binary": RECIPES, "full": RECIPES})
-    monkeypatch.setattr(SCRIPT, "ALGORITHMS", tuple(RECIPES))
-    monkeypatch.setattr(SCRIPT, "SHAPES", {"digits": Architecture(network="mlp", hidden=(8, 6))})
-    monkeypatch.setattr(SCRIPT, "BEND", BendSettings(epochs=1, points=3))
-    monkeypatch.setattr(SCRIPT, "Measures", lambda samples, points, **_: replace(SMALL, samples=samples, points=points))
+    monkeypatch.setattr(script, "recipes", lambda data, epochs: {"binary": RECIPES, "full": RECIPES})
+    monkeypatch.setattr(script, "ALGORITHMS", tuple(RECIPES))
+    monkeypatch.setattr(script, "SHAPES", {"digits": Architecture(network="mlp", hidden=(8, 6))})
+    monkeypatch.setattr(script, "BEND", BendSettings(epochs=1, points=3))
+    monkeypatch.setattr(script, "Measures", lambda samples, points, **_: replace(SMALL, samples=samples, points=points))
 
 
 def _words(folder: Path, *more: str) -> list[str]:
@@ -73,7 +66,7 @@ def _words(folder: Path, *more: str) -> list[str]:
 def test_arguments_are_checked(
     words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert SCRIPT.main(_words(tmp_path, *words)) == 2
+    assert script.main(_words(tmp_path, *words)) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
 
@@ -82,7 +75,7 @@ def test_arguments_are_checked(
 def test_a_study_is_kept_and_taken_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert SCRIPT.main(_words(tmp_path)) == 0
+    assert script.main(_words(tmp_path)) == 0
     out = tmp_path / "out"
     text = (out / "toroids-digits.md").read_text()
     for precision in ("binary", "full"):
@@ -102,32 +95,32 @@ def test_a_study_is_kept_and_taken_up(
     made: list[tuple[str, ...]] = []
     run = Job.run
     monkeypatch.setattr(Job, "run", lambda job: (made.append(job.what), run(job)))
-    assert SCRIPT.main(_words(tmp_path)) == 0
+    assert script.main(_words(tmp_path)) == 0
     assert made == [("sgd-0", "sgd-1")]
     assert (out / "toroids-digits.md").read_text() == before
     (out / "toroids-digits.md").unlink()
-    assert SCRIPT.main(_words(tmp_path, "--records")) == 0
+    assert script.main(_words(tmp_path, "--records")) == 0
     assert (out / "toroids-digits.md").read_text() == before
 
     # Another study's parts are not taken for this one's, and nothing of it is changed.
     described = (tmp_path / "run" / "study.json").read_text()
     for other in (["--samples", "60"], ["--images", "300"]):
         capsys.readouterr()
-        assert SCRIPT.main(_words(tmp_path, *other)) == 2
+        assert script.main(_words(tmp_path, *other)) == 2
         assert "belongs to a study with other settings" in capsys.readouterr().err
     assert (tmp_path / "run" / "study.json").read_text() == described
 
     # More networks are added to those that are there.
     made.clear()
     few = ["--algorithms", "sgd,sam", "--precisions", "full", "--networks", "3"]
-    assert SCRIPT.main(_words(tmp_path, *few)) == 0
+    assert script.main(_words(tmp_path, *few)) == 0
     assert set(made[:2]) == {("sgd-2",), ("sam-2",)}
     assert all(any(name.endswith("-2") for name in names) for names in made)
 
     # A record whose network is gone says what to do.
     (tmp_path / "run" / "full" / "checkpoints" / "sgd-0" / "network.safetensors").unlink()
     (tmp_path / "run" / "full" / "pairs" / "sgd-0--sgd-1.json").unlink()
-    assert SCRIPT.main(_words(tmp_path, *few)) == 2
+    assert script.main(_words(tmp_path, *few)) == 2
     assert re.search(r"Remove .*networks.sgd-0\.json: the network is trained again", capsys.readouterr().err)
 
 
@@ -139,20 +132,20 @@ def test_an_interruption_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Job, "run", interrupted)
-    assert SCRIPT.main(_words(tmp_path)) == 130
+    assert script.main(_words(tmp_path)) == 130
     assert "the same command goes on from there" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "out").mkdir(mode=0o500)
-    assert SCRIPT.main(_words(tmp_path)) == 2
+    assert script.main(_words(tmp_path)) == 2
     assert "Nothing was done yet" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("small")
 def test_networks_of_one_number_begin_differently_in_each_algorithm(tmp_path: Path) -> None:
-    assert SCRIPT.main(_words(tmp_path, "--algorithms", "sgd,sam", "--precisions", "full", "--bends", "0")) == 0
+    assert script.main(_words(tmp_path, "--algorithms", "sgd,sam", "--precisions", "full", "--bends", "0")) == 0
     study = read_part(Study, tmp_path / "out" / "toroids-digits" / "full.json")
     (pair,) = (pair for pair in study.pairs if pair.networks == ("sgd-0", "sam-0"))
     (same,) = (pair for pair in study.pairs if pair.networks == ("sgd-0", "sgd-1"))

@@ -1,12 +1,10 @@
 """The script that tries settings: what it refuses, trials in small, and the document that it made."""
 
-import importlib.util
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import trial_recipes as script
 
 from compare.runs.configuration import Architecture
 from compare.training import RSGD, TrainingSettings
@@ -15,18 +13,6 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 SHORT = TrainingSettings(epochs=1, batch=100, optimiser="sgd", learning_rate=0.05)
 FEW = {"full": (SHORT, replace(SHORT, algorithm=RSGD(replicas=2))), "binary": (SHORT,)}
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    monkeypatch.delitem(sys.modules, "reproduce_toroids", raising=False)
-    spec = importlib.util.spec_from_file_location("trial_recipes", ROOT / "scripts" / "trial_recipes.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _words(folder: Path, *more: str) -> list[str]:
@@ -39,16 +25,17 @@ def _words(folder: Path, *more: str) -> list[str]:
         (["--images", "99"], "--images: expected at least 100, got 99"),
         (["--epochs", "0"], "--epochs: expected at least 1, got 0"),
         (["--flat-samples", "1"], "--flat-samples: expected at least 2, got 1"),
+        (["--jobs", "0"], "--jobs: expected a number of processes"),
         (["--records"], "--records: expected the records of trials in"),
     ],
 )
-def test_bad_options_are_refused_before_any_work(script, tmp_path, capsys, words, message) -> None:
+def test_bad_options_are_refused_before_any_work(tmp_path, capsys, words, message) -> None:
     assert script.main(_words(tmp_path, *words)) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
-def test_trials_in_small_are_kept_and_written_anew_from_their_records(script, tmp_path, capsys, monkeypatch) -> None:
+def test_trials_in_small_are_kept_and_written_anew_from_their_records(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(script, "trials", lambda epochs: FEW)
     monkeypatch.setattr(script, "SHAPES", {"digits": Architecture(network="mlp", hidden=(8, 6))})
     words = _words(tmp_path, "--epochs", "1", "--flat-samples", "40")
@@ -65,13 +52,13 @@ def test_trials_in_small_are_kept_and_written_anew_from_their_records(script, tm
     assert page.read_text() == first
 
 
-def test_the_document_is_what_the_script_makes_of_the_records(script, tmp_path) -> None:
+def test_the_document_is_what_the_script_makes_of_the_records(tmp_path) -> None:
     (tmp_path / "trials-mnist.json").write_text((RESULTS / "trials-mnist.json").read_text())
     assert script.main([str(tmp_path / "run"), "--records", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "trials-mnist.md").read_text() == (RESULTS / "trials-mnist.md").read_text()
 
 
-def test_the_study_trains_with_settings_that_were_tried(script) -> None:
+def test_the_study_trains_with_settings_that_were_tried() -> None:
     tried = script.trials(20)
     for precision, own in script.recipes("mnist", 20).items():
         assert all(settings in tried[precision] for settings in own.values())

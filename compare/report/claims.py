@@ -1,11 +1,10 @@
-"""What documents with claims share: a claim with its verdict, the table of claims, and where the numbers come from."""
+"""What documents with claims share: a claim with its verdict, and the table of claims."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from compare.report.table import Table
-from compare.runs.study import Piece
 
 Verdict: TypeAlias = Literal["holds", "does not hold", "not decided"]
 
@@ -44,8 +43,3 @@ def claim_table(claims: Iterable[Claim], note: str) -> Table:
         tuple((each.claim, each.refuted, each.measured, each.verdict) for each in claims),
         keys=4,
     )
-
-
-def revisions(parts: Iterable[Piece]) -> str:
-    """Each revision of the code once: an interrupted run may have gone on with another."""
-    return ", ".join(dict.fromkeys(part.provenance.revision for part in parts))

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from compare.report.charts import Chart
 from compare.report.conserved_claims import claim_table
 from compare.report.conserved_tables import course_table, initial_table, law_table, orbit_table
+from compare.report.origin import made_by
 from compare.report.text import block, paragraph
 from compare.runs.conserved import Conserved
 
@@ -26,7 +27,7 @@ def document(found: Conserved, name: str, charts: Mapping[str, Chart]) -> str:
         f"# Conserved quantities, in theory and on {found.data}",
         *map(paragraph, _introduction()),
         block(claim_table(found)),
-        *_made_by(found, name),
+        _made_by(found, name),
         *(
             f"### {chart.title}\n\n![{chart.title}]({name}-{key}.png)\n\n{paragraph(chart.note)}"
             for key, chart in charts.items()
@@ -51,16 +52,13 @@ def _introduction() -> tuple[str, ...]:
     )
 
 
-def _made_by(found: Conserved, name: str) -> Iterator[str]:
-    made = found.provenance
-    revisions = dict.fromkeys(piece.provenance.revision for piece in found.pieces)
-    commands = dict.fromkeys(piece.provenance.command or "not recorded" for piece in found.pieces)
+def _made_by(found: Conserved, name: str) -> str:
     seconds = sum(piece.seconds for piece in found.pieces)
-    yield "\n".join(["Made by", "", "```sh", *commands, "```"])
-    yield paragraph(
-        f"at revision {', '.join(revisions)}, with torch {made.packages.get('torch', 'not recorded')}, Python "
-        f"{made.python}, one thread a piece, {made.platform}, in {seconds / 60:.1f} minutes of processor time. The "
-        f"[records]({name}.json) hold every number, seeds and configuration; `--records` writes this page from them."
+    return made_by(
+        (piece.provenance for piece in found.pieces),
+        "one thread a piece",
+        f", in {seconds / 60:.1f} minutes of processor time. The "
+        f"[records]({name}.json) hold every number, seeds and configuration; `--records` writes this page from them.",
     )
 
 

@@ -8,8 +8,9 @@ import altair as alt
 import vl_convert
 
 from compare.report.charts import BLUE, GREEN, ORANGE, Chart, Row, finished
-from compare.report.claims import Claim, Verdict, claim_table, revisions
+from compare.report.claims import Claim, Verdict, claim_table
 from compare.report.numbers import percent
+from compare.report.origin import made_by
 from compare.report.table import Table
 from compare.report.text import block, paragraph
 from compare.runs.merging import Draw, MergedNetwork, Merging
@@ -33,16 +34,16 @@ def document(found: Merging, name: str) -> str:
     Returns:
         GitHub-flavoured Markdown.
     """
-    made, parts = found.provenance, (found, found.matching, *found.sizes)
+    parts = (found, found.matching, *found.sizes)
     blocks = [
         f"# Merging binary networks on {found.data.name}",
         *map(paragraph, _introduction(found)),
-        f"Made by\n\n```sh\n{made.command or 'not recorded'}\n```",
-        paragraph(
-            f"at revision {revisions(parts)}, with torch {made.packages.get('torch', 'not recorded')}, Python "
-            f"{made.python}, {made.threads} thread(s), {made.platform}: {found.training_seconds / 60:.1f} minutes of "
-            f"training, {found.matching.seconds / 60:.1f} of matching, {sum(s.seconds for s in found.sizes) / 60:.1f} "
-            f"of merging and measuring. The [record]({name}.json) holds every number."
+        made_by(
+            (part.provenance for part in parts),
+            f"{found.provenance.threads} thread(s)",
+            f": {found.training_seconds / 60:.1f} minutes of training, {found.matching.seconds / 60:.1f} of matching, "
+            f"{sum(s.seconds for s in found.sizes) / 60:.1f} of merging and measuring. The [record]({name}.json) holds "
+            "every number.",
         ),
         block(claim_table(claims(found), _RULE)),
         *map(paragraph, _limits(found)),

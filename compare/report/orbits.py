@@ -2,14 +2,15 @@
 
 import vl_convert
 
-from compare.report.claims import claim_table, revisions
+from compare.report.claims import claim_table
 from compare.report.numbers import percent
 from compare.report.orbit_charts import chart
 from compare.report.orbit_numbers import attacks_of, claims, gain, orbit_of, over, rise, shown, variants, worst
+from compare.report.origin import made_by
 from compare.report.study_tables import interval_text
 from compare.report.table import Table
 from compare.report.text import block, paragraph
-from compare.runs.orbits import Orbits
+from compare.runs.orbits import BinaryPart, OrbitNetwork, Orbits
 
 _RULE = (
     "Differences of errors in percentage points (pp), mean over all networks [95 % interval over networks: Student's t "
@@ -30,16 +31,15 @@ def document(found: Orbits, name: str) -> str:
     Returns:
         GitHub-flavoured Markdown.
     """
-    made, parts = found.provenance, (*found.networks, found.binary)
-    seconds = sum(network.seconds for network in found.networks) + found.binary.seconds
+    parts: tuple[OrbitNetwork | BinaryPart, ...] = (*found.networks, found.binary)
+    seconds = sum(part.seconds for part in parts)
     blocks = [
         f"# Orbits as ensembles on {found.data.name}",
         *map(paragraph, _introduction(found)),
-        f"Made by\n\n```sh\n{made.command or 'not recorded'}\n```",
-        paragraph(
-            f"at revision {revisions(parts)}, with torch {made.packages.get('torch', 'not recorded')}, Python "
-            f"{made.python}, {made.threads} thread(s), {made.platform}, in {seconds / 60:.1f} minutes of processes. "
-            f"The [record]({name}.json) holds every number."
+        made_by(
+            (part.provenance for part in parts),
+            f"{found.provenance.threads} thread(s)",
+            f", in {seconds / 60:.1f} minutes of processes. The [record]({name}.json) holds every number.",
         ),
         block(claim_table(claims(found), _RULE)),
         *map(paragraph, _reading(found)),

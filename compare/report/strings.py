@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from compare.report.charts import Chart
+from compare.report.origin import distinct, made_by
 from compare.report.strings_charts import string_chart
 from compare.report.strings_claims import claim_table, claims
 from compare.report.strings_tables import faults, of_task, tables
@@ -102,21 +103,13 @@ def _regression_notes(found: Topology) -> Iterator[str]:
         )
 
 
-def _distinct(values: Iterable[object]) -> str:
-    return ", ".join(dict.fromkeys(map(str, values)))
-
-
 def _made_by(found: Topology, name: str) -> str:
     parts = [piece.provenance for piece in found.pieces]
-    commands = dict.fromkeys(part.command or "not recorded" for part in parts)
-    where = paragraph(
-        f"at revision {_distinct(part.revision for part in parts)}, with torch "
-        f"{_distinct(part.packages.get('torch', 'not recorded') for part in parts)}, Python "
-        f"{_distinct(part.python for part in parts)}, {_distinct(part.threads for part in parts)} thread for each "
-        f"piece, {_distinct(part.platform for part in parts)}. The [records]({name}.json) hold every number below, "
-        "seeds and settings."
+    return made_by(
+        parts,
+        f"{distinct(part.threads for part in parts)} thread for each piece",
+        f". The [records]({name}.json) hold every number below, seeds and settings.",
     )
-    return "\n".join(["Made by", "", "```sh", *commands, "```", "", where])
 
 
 def _lead(found: Topology) -> str:

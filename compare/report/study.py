@@ -9,6 +9,7 @@ from compare.relations.bootstrap import RESAMPLES
 from compare.relations.claims import Claim, Roles, Verdict, claims
 from compare.relations.measures import Sizes
 from compare.report.charts import Chart
+from compare.report.origin import made_by
 from compare.report.relation_tables import agreement_table, claim_table, correlation_table, embedding_table, rules
 from compare.report.sections import ReportError
 from compare.report.study_charts import study_charts
@@ -98,23 +99,12 @@ def _check(studies: Sequence[Study]) -> None:
 
 def _made_by(studies: Sequence[Study], name: str) -> str:
     parts = list(_provenances(studies))
-    commands = dict.fromkeys(part.command or "not recorded" for part in parts)
-    revisions = dict.fromkeys(part.revision for part in parts)
-    made = parts[0]
-    packages = ", ".join(
-        f"{shown} {made.packages.get(package, 'not recorded')}"
-        for shown, package in (("torch", "torch"), ("Brevitas", "brevitas"))
+    return made_by(
+        parts,
+        " or ".join(dict.fromkeys(plural(part.threads, "thread") for part in parts)),
+        f". The [records]({name}/) hold every number below, seeds and configuration.",
+        packages=("torch", "Brevitas"),
     )
-    where = paragraph(
-        f"at revision {', '.join(revisions)}, with {packages}, Python {made.python}, "
-        f"{' or '.join(dict.fromkeys(_threads(part) for part in parts))}, {made.platform}. The [records]({name}/) hold "
-        "every number below, seeds and configuration."
-    )
-    return "\n".join(["Made by", "", "```sh", *commands, "```", "", where])
-
-
-def _threads(part: Provenance) -> str:
-    return plural(part.threads, "thread")
 
 
 def _provenances(studies: Sequence[Study]) -> Iterator[Provenance]:

@@ -6,11 +6,11 @@ Each piece is kept in a file of its own, so that an interrupted measurement goes
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from compare.runs.files import write_text
-from compare.runs.part import Fraction, Part
-from compare.runs.record import Provenance, RecordError
+from compare.runs.part import Fraction, Part, read
+from compare.runs.record import Provenance
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -181,12 +181,4 @@ def read_conserved(kind: type[Kept], path: Path) -> Kept:
     Raises:
         RecordError: If the file is missing or is something else.
     """
-    try:
-        return kind.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"could not read {path}: {error}") from error
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5])
-        raise RecordError(
-            f"{path} is no record of conserved quantities that can be read ({faults}): remove it, it is made again"
-        ) from error
+    return read(kind, path, "record of conserved quantities that can be read", "remove it, it is made again")

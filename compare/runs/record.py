@@ -9,21 +9,17 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from compare.errors import CompareError
 from compare.runs.files import write_text
 from compare.runs.landscape import Landscape
 from compare.runs.part import ControlName as ControlName
-from compare.runs.part import Fraction, Part
+from compare.runs.part import Fraction, Part, faults
 from compare.runs.part import PathKind as PathKind
+from compare.runs.part import RecordError as RecordError
 from compare.runs.part import SplitName as SplitName
 from compare.runs.part import Statistics as Statistics
 from compare.runs.part import Treatment as Treatment
 
 SCHEMA_VERSION = 3
-
-
-class RecordError(CompareError, ValueError):
-    """A file that is not a record this version can read."""
 
 
 class Epoch(Part):
@@ -302,8 +298,7 @@ def read_record(path: Path) -> Record:
         # JSON has no tuples: the JSON mode takes lists for them.
         return Record.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'record'}: {e['msg']}" for e in error.errors()[:5])
-        raise RecordError(f"{path} is not a record that can be read: {faults}") from error
+        raise RecordError(f"{path} is not a record that can be read: {faults(error, whole='record')}") from error
 
 
 def read_records(paths: Iterable[Path]) -> list[Record]:

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from compare.runs.files import write_text
-from compare.runs.part import Fraction, Part, PathKind, SplitName, Statistics, Treatment
-from compare.runs.record import Data, Distance, Epoch, Provenance, RecordError
+from compare.runs.part import Fraction, Part, PathKind, SplitName, Statistics, Treatment, read
+from compare.runs.record import Data, Distance, Epoch, Provenance
 
 SCHEMA_VERSION = 1
 Positive = Annotated[float, Field(gt=0)]
@@ -284,13 +284,5 @@ def read_part(kind: type[AnyPiece], path: Path) -> AnyPiece:
     Raises:
         RecordError: If the file is missing or is something else.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"could not read {path}: {error}") from error
-    try:
-        return kind.model_validate_json(text)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5])
-        what = _WORDS.get(kind, "part of a study")
-        raise RecordError(f"{path} is no {what} that can be read ({faults}): remove it, it is made again") from error
+    what = _WORDS.get(kind, "part of a study")
+    return read(kind, path, f"{what} that can be read", "remove it, it is made again")

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from compare.runs.part import Part, Treatment
-from compare.runs.record import RecordError
+from compare.runs.part import Part, Treatment, read
 from compare.runs.strings import Strings
 from compare.runs.study import NotNegative, Piece
 
@@ -137,12 +136,4 @@ def read_topology(path: Path) -> Topology:
     Raises:
         RecordError: If the file is missing or is something else.
     """
-    try:
-        return Topology.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"could not read {path}: {error}") from error
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5])
-        raise RecordError(
-            f"{path} is no study of level sets ({faults}): expected one of reproduce_topology.py"
-        ) from error
+    return read(Topology, path, "study of level sets", "expected one of reproduce_topology.py")
