@@ -13,11 +13,13 @@ samples by torch, measured in turn with it, one thread unless stated. The costs 
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import studies
 import torch
 from torch import Tensor, nn
 
@@ -336,27 +338,29 @@ def _shown(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})"
 
 
-def main() -> None:
-    """Measure, or read the record, and write the document."""
+def main(given: Sequence[str] | None = None) -> int:
+    """Measure, or read the record, and write the document; 0 if all is well, 2 for what the user can mend."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="?", help="folder of a run with binary networks of at least two seeds")
     parser.add_argument("--data-root", type=Path, help="folder of the data set's files")
     parser.add_argument("--again", action="store_true", help="write the document anew from the record")
     parser.add_argument("--out", type=Path, required=True, help="folder of exact.md and exact.json")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     kept = arguments.out / "exact.json"
-    if arguments.again:
-        record = json.loads(kept.read_text(encoding="utf-8"))
-    elif arguments.run is None:
+    if not arguments.again and arguments.run is None:
         parser.error("expected the folder of a run, or --again")
-    else:
-        root = f" --data-root {arguments.data_root}" if arguments.data_root else ""
-        command = f"OMP_NUM_THREADS=1 python scripts/exact.py {arguments.run}{root} --out {arguments.out}"
-        record = measured(arguments.run, arguments.data_root, command)
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        write_text(kept, json.dumps(record, indent=1) + "\n")
-    write_text(arguments.out / "exact.md", document(record))
+    if arguments.again and not kept.is_file():
+        parser.error(f"--again: expected the record {kept}, which a measurement writes")
+
+    def make() -> None:
+        if not arguments.again:
+            root = f" --data-root {arguments.data_root}" if arguments.data_root else ""
+            command = f"OMP_NUM_THREADS=1 python scripts/exact.py {arguments.run}{root} --out {arguments.out}"
+            write_text(kept, json.dumps(measured(arguments.run, arguments.data_root, command), indent=1) + "\n")
+        write_text(arguments.out / "exact.md", document(json.loads(kept.read_text(encoding="utf-8"))))
+
+    return studies.told("exact.py", make)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

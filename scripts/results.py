@@ -7,9 +7,11 @@ Writes FOLDER/mnist.md, FOLDER/mnist.png and copies the records to FOLDER/mnist/
 """
 
 import argparse
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import studies
 import vl_convert
 
 from compare.report import markdown
@@ -107,19 +109,23 @@ def figure(records: Sequence[Record]) -> bytes:
     return vl_convert.vegalite_to_png(chart.spec, scale=1.25)
 
 
-def main() -> None:
-    """Read the options and write."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the options and write; 0 if all is well, 2 for what the user can mend."""
     parser = argparse.ArgumentParser(description="Write the results document of the MNIST run from its records.")
     parser.add_argument("run", type=Path, help="output folder of `compare-nets run`")
     parser.add_argument("--out", type=Path, required=True, help="folder of the document")
-    options = parser.parse_args()
-    records = read_records([options.run])
-    for record in records:
-        seeds = "-".join(str(network.seed) for network in record.networks)
-        write_record(record, options.out / NAME / f"{record.precision}-{seeds}.json")
-    write_bytes(options.out / f"{NAME}.png", figure(records))
-    write_text(options.out / f"{NAME}.md", document(records))
+    options = parser.parse_args(arguments)
+
+    def make() -> None:
+        records = read_records([options.run])
+        for record in records:
+            seeds = "-".join(str(network.seed) for network in record.networks)
+            write_record(record, options.out / NAME / f"{record.precision}-{seeds}.json")
+        write_bytes(options.out / f"{NAME}.png", figure(records))
+        write_text(options.out / f"{NAME}.md", document(records))
+
+    return studies.told("results.py", make)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

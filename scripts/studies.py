@@ -101,14 +101,34 @@ def finished(script: str, options: argparse.Namespace, name: str, make: Callable
         The exit status: 0 if all is well, 2 for what the user can mend, 130 for an interruption.
     """
     document = options.out / f"{name}.md"
-    try:
+
+    def checked() -> None:
         check_writable(document)  # before hours of work
+        make()
+
+    try:
+        status = told(script, checked)
+    except KeyboardInterrupt:
+        say(f"interrupted: what is finished is kept in {options.run}; the same command goes on from there")
+        return 130
+    if status == 0:
+        say(f"wrote {document}")
+    return status
+
+
+def told(script: str, make: Callable[[], object]) -> int:
+    """Do something; say what the user can mend.
+
+    Args:
+        script: The script's file, for messages.
+        make: What is done.
+
+    Returns:
+        The exit status: 0 if all is well, 2 for what the user can mend.
+    """
+    try:
         make()
     except CompareError as error:
         say(f"{script}: error: {error}")
         return 2
-    except KeyboardInterrupt:
-        say(f"interrupted: what is finished is kept in {options.run}; the same command goes on from there")
-        return 130
-    say(f"wrote {document}")
     return 0

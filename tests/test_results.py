@@ -1,11 +1,14 @@
 """Documents of results are what their script makes of the records beside them: no number is typed by hand."""
 
 import json
+import shutil
 from pathlib import Path
+from types import ModuleType
 
 import benchmark_matching
 import exact
 import precision_ladder
+import pytest
 import results
 
 from compare.runs import read_records
@@ -37,6 +40,25 @@ def test_the_ladder_document_comes_from_its_records() -> None:
 def test_the_ladder_says_what_is_missing(tmp_path, capsys) -> None:
     assert precision_ladder.main([str(tmp_path / "run"), "--data", "mnist", "--out", str(tmp_path)]) == 2
     assert "precision_ladder.py: error: mnist: needs files, and no folder was given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", [results, exact])
+def test_a_folder_without_a_run_is_told(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main([str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2
+    assert f"{script.__name__}.py: error: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_documents_are_written_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = ROOT / "docs" / "results"
+    assert results.main([str(kept / "mnist"), "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "mnist.md").read_bytes() == (kept / "mnist.md").read_bytes()
+    with pytest.raises(SystemExit, match="2"):
+        exact.main(["--again", "--out", str(tmp_path)])
+    assert "--again: expected the record" in capsys.readouterr().err
+    shutil.copy(kept / "exact.json", tmp_path)
+    assert exact.main(["--again", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "exact.md").read_bytes() == (kept / "exact.md").read_bytes()
 
 
 def test_the_matching_document_comes_from_its_record() -> None:
