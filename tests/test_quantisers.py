@@ -98,7 +98,9 @@ def test_function_transforms_agree_with_the_formula(quantise, gradient) -> None:
     torch.testing.assert_close(vmap(grad(lambda row: quantise(row).sum()))(x), slope)
 
 
-@pytest.mark.parametrize("quantise", [*(case[0] for case in CASES.values()), q.magnitude_aware_sign], ids=str)
+@pytest.mark.parametrize(
+    "quantise", [*(case[0] for case in CASES.values()), q.magnitude_aware_sign], ids=[*CASES, "magnitude-aware"]
+)
 def test_compiled_is_the_same(quantise) -> None:
     x = torch.linspace(-2, 2, 12).reshape(3, 4)
     a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
