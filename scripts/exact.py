@@ -33,6 +33,7 @@ from compare.experiment import build
 from compare.geometry import linear_path
 from compare.params import Params, call
 from compare.runs import read_configuration, write_text
+from compare.runs.files import check_writable
 from compare.runs.provenance import processor, provenance
 from compare.symmetry import Graph, match, standard_form, trace
 from compare.training.checkpoint import read_checkpoint
@@ -50,9 +51,13 @@ TARGETS = (
 
 
 def measured(run: Path, data_root: Path | None, command: str) -> dict[str, Any]:
-    """Everything the document tells."""
-    torch.set_num_threads(1)
+    """Everything the document tells.
+
+    Raises:
+        CompareError: If the run or its data cannot be read, or its binary networks have no exact landscape.
+    """
     configuration = read_configuration(run / "configuration.toml")
+    torch.set_num_threads(1)
     data = load_data(configuration.data, data_root)
     seeds = configuration.seeds[:2]
     model = build(binarynets.FAMILY, configuration, data, seed=seeds[0]).eval()
@@ -64,7 +69,8 @@ def measured(run: Path, data_root: Path | None, command: str) -> dict[str, Any]:
     costs = _costs(graph, model, a, b, train)
     torch.set_num_threads(2)
     found, notes = landscape(graph, model, a, b, {"train": train, "test": test}, seed=seeds[0], describe="landscape")
-    assert found is not None, notes
+    if found is None:
+        raise studies.OptionError(f"{run}: its binary networks have no exact landscape: {'; '.join(notes)}")
     changes = binarynets.flip_neighbourhood(model, a, test.x, test.y)
     return {
         "provenance": provenance(threads=1, command=command).model_dump(mode="json"),
@@ -338,26 +344,36 @@ def _shown(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})"
 
 
-def main(given: Sequence[str] | None = None) -> int:
+def _document_of(kept: Path) -> str:
+    try:
+        return document(json.loads(kept.read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise studies.OptionError(
+            f"--again: {kept} is no record of this script ({type(error).__name__}: {error}): measure anew"
+        ) from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, or read the record, and write the document; 0 if all is well, 2 for what the user can mend."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="?", help="folder of a run with binary networks of at least two seeds")
     parser.add_argument("--data-root", type=Path, help="folder of the data set's files")
     parser.add_argument("--again", action="store_true", help="write the document anew from the record")
     parser.add_argument("--out", type=Path, required=True, help="folder of exact.md and exact.json")
-    arguments = parser.parse_args(given)
-    kept = arguments.out / "exact.json"
-    if not arguments.again and arguments.run is None:
+    options = parser.parse_args(arguments)
+    kept = options.out / "exact.json"
+    if not options.again and options.run is None:
         parser.error("expected the folder of a run, or --again")
-    if arguments.again and not kept.is_file():
+    if options.again and not kept.is_file():
         parser.error(f"--again: expected the record {kept}, which a measurement writes")
 
     def make() -> None:
-        if not arguments.again:
-            root = f" --data-root {arguments.data_root}" if arguments.data_root else ""
-            command = f"OMP_NUM_THREADS=1 python scripts/exact.py {arguments.run}{root} --out {arguments.out}"
-            write_text(kept, json.dumps(measured(arguments.run, arguments.data_root, command), indent=1) + "\n")
-        write_text(arguments.out / "exact.md", document(json.loads(kept.read_text(encoding="utf-8"))))
+        check_writable(kept)
+        if not options.again:
+            root = f" --data-root {options.data_root}" if options.data_root else ""
+            command = f"OMP_NUM_THREADS=1 python scripts/exact.py {options.run}{root} --out {options.out}"
+            write_text(kept, json.dumps(measured(options.run, options.data_root, command), indent=1) + "\n")
+        write_text(options.out / "exact.md", _document_of(kept))
 
     return studies.told("exact.py", make)
 

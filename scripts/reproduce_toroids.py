@@ -77,7 +77,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         data="digits",
     )
     parser.add_argument("--images", type=int, default=10_000, help="training images (default: %(default)s)")
-    parser.add_argument("--test-images", type=int, help="test images, counted after each epoch (default: all)")
+    parser.add_argument("--test-images", type=int, help="test images that are used, at least 10 (default: all)")
     parser.add_argument("--epochs", type=int, default=20, help="of training (default: %(default)s)")
     parser.add_argument("--networks", type=int, default=5, help="of each algorithm (default: %(default)s)")
     parser.add_argument("--algorithms", default=",".join(ALGORITHMS), help="default: %(default)s (adam: binary alone)")

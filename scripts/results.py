@@ -118,11 +118,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def make() -> None:
         records = read_records([options.run])
+        found = {record.precision for record in records}
+        if found != {"binary", "full"} or {record.data.name for record in records} != {NAME}:
+            names = ", ".join(sorted(f"{record.precision} on {record.data.name}" for record in records))
+            raise studies.OptionError(
+                f"{options.run}: expected records of binary and full-precision networks on {NAME}, as "
+                f"`compare-nets run --data {NAME}` makes them, got {names}"
+            )
+        picture, text = figure(records), document(records)
         for record in records:
             seeds = "-".join(str(network.seed) for network in record.networks)
             write_record(record, options.out / NAME / f"{record.precision}-{seeds}.json")
-        write_bytes(options.out / f"{NAME}.png", figure(records))
-        write_text(options.out / f"{NAME}.md", document(records))
+        write_bytes(options.out / f"{NAME}.png", picture)
+        write_text(options.out / f"{NAME}.md", text)
 
     return studies.told("results.py", make)
 

@@ -41,17 +41,20 @@ def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, *, 
     """The options, with those that come last: processes, the folder of the document, and whether to measure at all.
 
     Args:
-        parser: With all other options.
+        parser: With all other options; not changed.
         arguments: Those of the command line; None for this process's own.
         records: What ``--records`` does.
 
     Returns:
         All options.
     """
-    parser.add_argument("--jobs", type=int, default=-1, help="processes (default: one for each core)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the document")
-    parser.add_argument("--records", action="store_true", help=records)
-    return parser.parse_args(arguments)
+    whole = argparse.ArgumentParser(
+        description=parser.description, epilog=parser.epilog, parents=[parser], add_help=False
+    )
+    whole.add_argument("--jobs", type=int, default=-1, help="processes (default: one for each core)")
+    whole.add_argument("--out", type=Path, required=True, help="folder of the document")
+    whole.add_argument("--records", action="store_true", help=records)
+    return whole.parse_args(arguments)
 
 
 def check(options: argparse.Namespace, least: Mapping[str, int]) -> None:
@@ -73,7 +76,12 @@ def check(options: argparse.Namespace, least: Mapping[str, int]) -> None:
 
 
 def do_all(pieces: Sequence[Callable[[], object]], jobs: int, what: str) -> None:
-    """Do pieces of work that do not depend on each other, in ``jobs`` processes, with a line of progress on ``what``.
+    """Do pieces of work that do not depend on each other.
+
+    Args:
+        pieces: The work.
+        jobs: Number of processes, as joblib takes it: -1 is one for each core.
+        what: Text before the progress line.
 
     Raises:
         CompareError: As the first piece that fails; the others keep what they made.

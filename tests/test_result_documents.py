@@ -34,11 +34,11 @@ def test_the_document_of_flat_regions_is_what_the_script_makes_of_the_records(da
     name = f"toroids-{data}"
     shutil.copytree(RESULTS / name, tmp_path / name)
     assert reproduce_toroids.main([str(tmp_path / "run"), "--data", data, "--out", str(tmp_path), "--records"]) == 0
-    assert _without_stress(tmp_path / f"{name}.md") == _without_stress(RESULTS / f"{name}.md")
+    assert _without_embedding(tmp_path / f"{name}.md") == _without_embedding(RESULTS / f"{name}.md")
 
 
-def _without_stress(document: Path) -> str:
-    """The text without the numbers of the embedding: an optimiser ends elsewhere on another processor."""
+def _without_embedding(document: Path) -> str:
+    """The text without the table of the embedding: an optimiser ends elsewhere on another processor."""
     before, title, rest = document.read_text(encoding="utf-8").partition("### Two-dimensional embedding")
     assert title
     _, title, after = rest.partition("\n### ")

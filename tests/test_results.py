@@ -49,6 +49,20 @@ def test_a_folder_without_a_run_is_told(script: ModuleType, tmp_path: Path, caps
     assert not (tmp_path / "out").exists()
 
 
+def test_records_that_make_no_such_document_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, out = ROOT / "docs" / "results", tmp_path / "out"
+    shutil.copytree(kept / "mnist", tmp_path / "full", ignore=shutil.ignore_patterns("binary*"))
+    for folder in (tmp_path / "full", kept / "ladder-mnist"):
+        assert results.main([str(folder), "--out", str(out)]) == 2
+        assert "expected records of binary and full-precision networks on mnist" in capsys.readouterr().err
+        assert not out.exists()
+    for rubbish in ("{}", "rubbish"):
+        (tmp_path / "exact.json").write_text(rubbish)
+        assert exact.main(["--again", "--out", str(tmp_path)]) == 2
+        assert "is no record of this script" in capsys.readouterr().err
+    assert not (tmp_path / "exact.md").exists()
+
+
 def test_documents_are_written_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = ROOT / "docs" / "results"
     assert results.main([str(kept / "mnist"), "--out", str(tmp_path)]) == 0

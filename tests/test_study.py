@@ -73,7 +73,7 @@ def test_a_smaller_data_set_may_have_fewer_test_images_too() -> None:
     assert torch.equal(data.train.x, same.train.x)
     assert torch.equal(data.test.calibration, same.test.calibration)
     assert data.fingerprint != same.fingerprint
-    with pytest.raises(CompareError, match="at least 1 sample"):
+    with pytest.raises(CompareError, match="test: expected at least 1 image"):
         reduced(whole, 300, calibration=50, test=0)
 
 

@@ -104,7 +104,7 @@ def test_a_study_is_kept_and_taken_up(
 
     # Another study's parts are not taken for this one's, and nothing of it is changed.
     described = (tmp_path / "run" / "study.json").read_text()
-    for other in (["--samples", "60"], ["--images", "300"]):
+    for other in (["--samples", "60"], ["--images", "300"], ["--test-images", "50"]):
         capsys.readouterr()
         assert script.main(_words(tmp_path, *other)) == 2
         assert "belongs to a study with other settings" in capsys.readouterr().err

@@ -109,11 +109,13 @@ def reduced(data: Data, n: int, *, calibration: int = CALIBRATION, test: int | N
         seed: Which stay, and which of them are for calibration; ``split.subset(k)`` chooses others first.
 
     Returns:
-        A data set of the same name, whose fingerprint differs.
+        A data set of the same name, whose fingerprint tells it from the whole.
 
     Raises:
         DataError: If ``n``, ``calibration`` or ``test`` is below 1.
     """
+    if test is not None and test < 1:
+        raise DataError(f"test: expected at least 1 image that stays, got {test}")
     if calibration < 1:
         raise DataError(f"calibration takes at least 1 image, got {calibration}")
     part = data.train.subset(n, seed)

@@ -14,7 +14,7 @@ def made_by(parts: Iterable[Provenance], threads: str, rest: str, *, packages: S
             all are told, each once.
         threads: How many, in words.
         rest: The rest of the paragraph, which goes on behind the platform.
-        packages: Whose versions are told.
+        packages: Whose versions are told, by the names that are shown; records have them in lower case.
 
     Returns:
         Markdown.

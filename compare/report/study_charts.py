@@ -223,7 +223,7 @@ def _finished(
 
     def panel(name: str) -> Any:
         drawn = marks(next(row for row in rows if row["panel"] == name)).transform_filter(alt.datum.panel == name)
-        wrapped = textwrap.wrap(name, width // CHARACTER)
+        wrapped = textwrap.wrap(name, width // CHARACTER, break_on_hyphens=False)
         header = alt.Title(wrapped, fontSize=13, fontWeight="normal", anchor="middle")
         return drawn.properties(width=width, height=height, title=header)
 

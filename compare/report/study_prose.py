@@ -12,6 +12,7 @@ NUMBERS = (
 
 def introduction(studies: Sequence[Study]) -> tuple[str, ...]:
     """Paragraphs under the title; links are those of a document in ``docs/results``."""
+    bent = any(study.bends for study in studies)
     return (
         "Pittorino et al. ([Deep Networks on Toroids](https://arxiv.org/abs/2202.03038)) claim of neural networks that "
         "flatter minima err less on new samples; that, once symmetries are removed, they lie closer together with "
@@ -20,8 +21,8 @@ def introduction(studies: Sequence[Study]) -> tuple[str, ...]:
         "number with an interval, which may refute it.",
         "Networks are trained with several [algorithms](../algorithms.md), which seek flat minima, sharp ones, or "
         "neither; those of one algorithm differ in their seed alone. Measured are the errors of each network and "
-        "how flat its minimum is, for each two networks their distance and the errors on paths between them, and for "
-        "some a trained [path with one bend](../bends.md).",
+        "how flat its minimum is, for each two networks their distance and the errors on paths between them"
+        + (", and for some a trained [path with one bend](../bends.md)." if bent else "."),
         "A minimum is flat if the error rises little when the weights change. How much it rises for random noise on "
         "the weights is the local energy; other measures are its rise when bits flip, its rise at the worst network "
         "near by, and the curvature of the loss ([flatness](../flatness.md)). The larger the number, the sharper the "

@@ -113,7 +113,7 @@ def quality(studies: Sequence[Study]) -> Table:
     """How well networks solve the task."""
     return Table(
         "Solution quality: error of the networks (% of samples)",
-        "Fraction misclassified of all train samples and of all test samples; mean ± standard deviation over networks.",
+        "Fraction misclassified of the train and of the test samples; mean ± standard deviation over networks.",
         ("precision", "algorithm", "train error", "test error", "parameters", "training (s)", "networks"),
         tuple(
             (

@@ -225,6 +225,8 @@ class Job:
             settings=self.plan.training(self.precision)[algorithm],
             seed=int(number),
             folder=self._checkpoint(name),
+            # Test errors are kept with a checkpoint, which otherwise knows the training data alone.
+            about=None if self.plan.test_images is None else {"test_images": self.plan.test_images},
         )
         return member(place, trained, algorithm, origin)
 
