@@ -57,6 +57,8 @@ def measured(run: Path, data_root: Path | None, command: str) -> dict[str, Any]:
         CompareError: If the run or its data cannot be read, or its binary networks have no exact landscape.
     """
     configuration = read_configuration(run / "configuration.toml")
+    if configuration.architecture.network != "mlp":
+        raise studies.OptionError(f"{run}: expected a run of perceptrons, got {configuration.architecture.network!r}")
     torch.set_num_threads(1)
     data = load_data(configuration.data, data_root)
     seeds = configuration.seeds[:2]

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,6 +117,15 @@ def test_a_study_is_kept_and_taken_up(
     assert script.main(_words(tmp_path, *few)) == 0
     assert set(made[:2]) == {("sgd-2",), ("sam-2",)}
     assert all(any(name.endswith("-2") for name in names) for names in made)
+
+    # Nor is a network taken whose record is not there yet, and whose test errors are of other images.
+    shutil.rmtree(tmp_path / "run" / "full" / "pairs")
+    alone = ["--algorithms", "sam", "--precisions", "full", "--bends", "0", "--test-images", "50"]
+    for number in range(3):
+        (tmp_path / "run" / "full" / "networks" / f"sam-{number}.json").unlink()
+    assert script.main(_words(tmp_path, *alone)) == 2
+    assert "trained with other settings (test_images differ)" in capsys.readouterr().err
+    assert script.main(_words(tmp_path, *few)) == 0
 
     # A record whose network is gone says what to do.
     (tmp_path / "run" / "full" / "checkpoints" / "sgd-0" / "network.safetensors").unlink()
