@@ -198,7 +198,7 @@ def _configuration_options(parser: argparse.ArgumentParser, *more: str) -> None:
                 f"--{name.replace('_', '-')}",
                 dest=f"set:{prefix}{name}",
                 metavar=name.upper(),
-                type=_split if isinstance(field.default, tuple) else str,
+                type=_reader(field.default),
                 help=f"{field.description} (default: {known})",
             )
 
@@ -223,11 +223,20 @@ def _whole(text: str, *, least: int) -> int:
     return int(text)
 
 
-def _split(text: str) -> list[Any]:
-    """``a,b`` to a list, ``a,b/c,d`` to a list of lists."""
-    if "/" in text:
-        return [_split(part) for part in text.split("/")]
+def _reader(default: Any) -> Callable[[str], Any]:
+    if not isinstance(default, tuple):
+        return str
+    return _split_twice if default and isinstance(default[0], tuple) else _split
+
+
+def _split(text: str) -> list[str]:
+    """``a,b`` to a list."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _split_twice(text: str) -> list[list[str]]:
+    """``a,b/c,d`` to a list of lists; ``a,b`` to a list of one."""
+    return [_split(part) for part in text.split("/")]
 
 
 def _configuration(options: argparse.Namespace) -> "Configuration":

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from compare.cli import main
+from compare.cli import _reader, main
 from compare.data.names import DATA_SETS
-from compare.runs.configuration import configure
+from compare.runs.configuration import Architecture, configure
 
 SMALL = ["--hidden", "12", "--epochs", "2", "--seeds", "0,1", "--points", "3", "--samples", "100"]
 
@@ -114,6 +114,24 @@ def test_a_convnet_is_connected_at_a_chosen_number_of_threads(tmp_path) -> None:
     record = json.loads((tmp_path / "run" / "records" / "binary-0-1.json").read_text())
     assert record["model"] == "1 - 4 (3x3) - 6 (3x3) - 8 - 10"
     assert record["provenance"]["threads"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--stages", "4/"], "stages[1]: expected the channels of at least one convolution"),
+        (["--stages", "a/4"], "(--stages): got 'a', expected a valid integer"),
+        (["--seeds", "1/2"], "(--seeds): got '1/2', expected a valid integer"),
+    ],
+)
+def test_lists_are_read(words, message, tmp_path, capsys) -> None:
+    assert main(["run", "--network", "vgg", *words, "--out", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_one_stage_is_a_list_of_one() -> None:
+    assert _reader(Architecture().stages)("4,6") == [["4", "6"]]
+    assert _reader(Architecture().stages)("4/6, 8") == [["4"], ["6", "8"]]
 
 
 def test_precisions_lists_what_is_installed(capsys) -> None:
