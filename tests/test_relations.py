@@ -16,7 +16,7 @@ from compare.relations import (
     correlations,
     embed,
 )
-from compare.relations.bootstrap import draws
+from compare.relations.bootstrap import draws, settle
 from compare.relations.intervals import (
     correlation,
     correlation_with_pairs,
@@ -119,6 +119,21 @@ def test_rank_correlation_goes_on_after_the_first_chunk():
     whole = rank_correlation(values, other)(weights)
     np.testing.assert_array_equal(whole[2000:], rank_correlation(values, other)(weights[2000:]))
     assert len(whole) == 2500
+
+
+def test_what_is_equal_but_for_rounding_is_a_tie():
+    """Else ties are broken by the order of a sum, which differs between processors."""
+    values = np.array([0.3, 0.1 + 0.2, 0.5, -0.3, np.nan])
+    assert values[0] != values[1]
+    settled = settle(values)
+    assert settled[0] == settled[1] == -settled[3]
+    assert np.isnan(settled[4])
+    np.testing.assert_allclose(settled, values, rtol=1e-11)
+    assert settle(np.zeros(2)).tolist() == [0, 0]
+    second, weights = np.array([1.0, 2.0, 3.0, 4.0]), np.ones((1, 4))
+    exact, rounded = np.array([0.3, 0.3, 0.5, 0.4]), np.array([0.1 + 0.2, 0.3, 0.5, 0.4])
+    assert rank_correlation(rounded, second)(weights) == rank_correlation(exact, second)(weights)
+    assert rank_correlation(exact, second)(weights) == pytest.approx(stats.spearmanr(exact, second).statistic)
 
 
 def test_the_interval_is_that_of_a_literal_loop():

@@ -1,5 +1,6 @@
 """Documents of results are what the scripts make of the records beside them."""
 
+import re
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -34,13 +35,17 @@ def test_the_document_of_flat_regions_is_what_the_script_makes_of_the_records(da
     name = f"toroids-{data}"
     shutil.copytree(RESULTS / name, tmp_path / name)
     assert reproduce_toroids.main([str(tmp_path / "run"), "--data", data, "--out", str(tmp_path), "--records"]) == 0
-    assert _without_embedding(tmp_path / f"{name}.md") == _without_embedding(RESULTS / f"{name}.md")
+    # On another processor sums round differently: halves of a last digit go up or down.
+    (words, numbers), (kept_words, kept_numbers) = map(_parts, (tmp_path / f"{name}.md", RESULTS / f"{name}.md"))
+    assert words == kept_words
+    assert numbers == pytest.approx(kept_numbers, rel=0, abs=0.011)
 
 
-def _without_embedding(document: Path) -> str:
-    """The text without the table of the embedding: an optimiser ends elsewhere on another processor."""
+def _parts(document: Path) -> tuple[list[str], list[float]]:
+    """Words and numbers, without the table of the embedding: an optimiser ends elsewhere on another processor."""
     before, title, rest = document.read_text(encoding="utf-8").partition("### Two-dimensional embedding")
     assert title
     _, title, after = rest.partition("\n### ")
     assert title
-    return before + after
+    text, number = before + after, r"-?\d+(?:\.\d+)?"
+    return re.sub(number, " ", text).split(), [float(found) for found in re.findall(number, text)]

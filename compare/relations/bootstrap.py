@@ -97,8 +97,23 @@ def bootstrap(
     values = values[np.isfinite(values)]
     if len(values) < resamples / 2:
         return Interval(value, None, None, networks, len(values))
-    low, high = np.quantile(values, _cuts(value, values, _deviate(statistic, strata, level)))
+    settled = settle(np.append(value, values))
+    low, high = np.quantile(values, _cuts(settled[0], settled[1:], _deviate(statistic, strata, level)))
     return Interval(value, min(float(low), value), max(float(high), value), networks, len(values))
+
+
+def settle(values: Floats) -> Floats:
+    """Round to 12 digits of the largest: what is equal in exact arithmetic becomes equal, on every processor.
+
+    Args:
+        values: Numbers of one kind, of any shape; NaN stays.
+
+    Returns:
+        The same shape.
+    """
+    largest = np.abs(values[np.isfinite(values)]).max(initial=0.0) or 1.0
+    rounded: Floats = np.round(values / largest, 12) * largest
+    return rounded
 
 
 def draws(strata: Sequence[str], *, seed: int, resamples: int) -> Floats:
@@ -147,7 +162,7 @@ def _deviate(statistic: Statistic, strata: Sequence[str], level: float) -> float
 
 def _contributions(statistic: Statistic, strata: Sequence[str]) -> tuple[Floats, Floats]:
     """Size of each stratum, and its part of the jackknife's variance."""
-    left_out = statistic(1 - np.eye(len(strata)))
+    left_out = settle(statistic(1 - np.eye(len(strata))))
     columns = _columns(strata)
     sizes = np.array([float(len(column)) for column in columns])
     variances = np.array([left_out[column].var() * (len(column) - 1) for column in columns])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from compare.relations.bootstrap import Floats, Statistic
+from compare.relations.bootstrap import Floats, Statistic, settle
 
 Booleans = NDArray[np.bool_]
 
@@ -103,7 +103,7 @@ def _ratio(above: Floats, below: Floats) -> Floats:
 
 def _ranks(numbers: Numbers, weights: Floats) -> Floats:
     """Mid-ranks ``[resamples, networks]`` up to a constant, which correlation does not see."""
-    values = numbers(weights) if callable(numbers) else numbers[None]
+    values = settle(numbers(weights) if callable(numbers) else numbers[None])
     lower = values[:, None, :] < values[:, :, None]
     equal = values[:, None, :] == values[:, :, None]
     ranks = np.einsum("rj,rij->ri", weights, np.broadcast_to(lower + equal / 2, (len(weights), *lower.shape[1:])))
