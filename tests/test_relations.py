@@ -131,6 +131,11 @@ def test_what_is_equal_but_for_rounding_is_a_tie():
     np.testing.assert_allclose(settled, values, rtol=1e-11)
     assert settle(np.zeros(2)).tolist() == [0, 0]
     second, weights = np.array([1.0, 2.0, 3.0, 4.0]), np.ones((1, 4))
+    same = np.array([0.3, 0.1 + 0.2, 0.3, 0.3])
+    assert correlation(same, second, ("sgd",) * 4) is correlation_within(same, second, ("sgd",) * 4) is None
+    pairs = np.where(np.eye(4) > 0, np.nan, 0.3)
+    pairs[0, 1] = pairs[1, 0] = 0.1 + 0.2
+    assert correlation_with_pairs(second, pairs, ("sgd",) * 4, np.ones((4, 4), dtype=bool)) is None
     exact, rounded = np.array([0.3, 0.3, 0.5, 0.4]), np.array([0.1 + 0.2, 0.3, 0.5, 0.4])
     assert rank_correlation(rounded, second)(weights) == rank_correlation(exact, second)(weights)
     assert rank_correlation(exact, second)(weights) == pytest.approx(stats.spearmanr(exact, second).statistic)

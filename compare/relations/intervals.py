@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from compare.relations.bootstrap import RESAMPLES, Floats, Interval, Statistic, bootstrap
+from compare.relations.bootstrap import RESAMPLES, Floats, Interval, Statistic, bootstrap, settle
 from compare.relations.statistics import (
     Booleans,
     average,
@@ -132,7 +132,8 @@ def _ends(matrix: Floats, where: Booleans) -> Booleans:
 
 
 def _varies(values: Floats) -> bool:
-    return len(values) > 1 and bool(np.isfinite(values).all()) and bool((values != values[0]).any())
+    settled = settle(values)
+    return len(values) > 1 and bool(np.isfinite(values).all()) and bool((settled != settled[0]).any())
 
 
 def _chosen(strata: tuple[str, ...], kept: Booleans) -> list[str]:
