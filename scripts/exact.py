@@ -346,12 +346,12 @@ def _shown(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})"
 
 
-def _document_of(kept: Path) -> str:
+def _kept_document(kept: Path) -> str:
     try:
         return document(json.loads(kept.read_text(encoding="utf-8")))
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise studies.OptionError(
-            f"--again: {kept} is no record of this script ({type(error).__name__}: {error}): measure anew"
+            f"{kept} is no record of this script ({type(error).__name__}: {error}): measure anew"
         ) from error
 
 
@@ -375,7 +375,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             root = f" --data-root {options.data_root}" if options.data_root else ""
             command = f"OMP_NUM_THREADS=1 python scripts/exact.py {options.run}{root} --out {options.out}"
             write_text(kept, json.dumps(measured(options.run, options.data_root, command), indent=1) + "\n")
-        write_text(options.out / "exact.md", _document_of(kept))
+        write_text(options.out / "exact.md", _kept_document(kept))
 
     return studies.told("exact.py", make)
 
